@@ -1,0 +1,1 @@
+"""What stages leave behind: references, the content-addressed store, run records, figures. No TensorFlow."""

@@ -1,0 +1,340 @@
+"""Figures: plain values in, matplotlib figures out, and figures to bytes that never vary.
+
+Matplotlib is imported inside the functions, so importing this module costs nothing. Figures are
+made without pyplot: no window system, and none is left open.
+
+References:
+    Okabe and Ito, "Color Universal Design", https://jfly.uni-koeln.de/color/: the palette.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Format = Literal["png", "svg"]
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+DOTTED = (0, (2, 1.5))
+INK, GREY, PALE = "#333333", "#767676", "#E6E6E6"
+
+_STYLE: Mapping[str, Any] = {
+    "font.family": "DejaVu Sans",  # Comes with matplotlib, so the same on every machine.
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": PALE,
+    "grid.linewidth": 0.8,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "path",  # Looks the same whatever fonts the reader has.
+    "svg.hashsalt": "headstart",  # Otherwise ids inside an SVG are random.
+}
+
+
+@dataclass(frozen=True)
+class CutPoint:
+    """How well heads on one cut of the trunk do; accuracies and interval ends in 0 to 1."""
+
+    cut: str
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a cut is compared with; accuracies and interval ends in 0 to 1."""
+
+    name: str
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class PublishedRange:
+    """The lowest and highest accuracy published for one cut, in 0 to 1."""
+
+    cut: str
+    low: float
+    high: float
+
+
+def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> "Figure":
+    """Loss and accuracy over the epochs, a colour for each training, its best epoch marked.
+
+    Args:
+        histories: For each training by name, Keras's history: values of ``loss``, ``val_loss``,
+            ``accuracy`` and ``val_accuracy`` for each epoch. A missing quantity is left out.
+    """
+    with _styled():
+        figure = _figure(8.0, 3.4)
+        loss, accuracy = figure.subplots(1, 2)
+        for colour, history in zip(_colours(len(histories)), histories.values(), strict=True):
+            best = _best_epoch(history)
+            _curve(loss, history, "loss", colour, best, scale=1.0)
+            _curve(accuracy, history, "accuracy", colour, best, scale=100.0)
+        _finish_curves(loss, "Loss", "cross-entropy (nats)")
+        _finish_curves(accuracy, "Accuracy", "accuracy (%)")
+        _make_logarithmic(loss)
+        _curve_legend(figure, histories)
+        return _settled(figure)
+
+
+def confusion_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str | int]) -> "Figure":
+    """How many images of each true class were given each class.
+
+    Args:
+        counts: (classes, classes); rows are true classes, columns predicted ones.
+        classes: The classes' names, in the order of the rows.
+    """
+    table = np.asarray(counts)
+    if table.shape != (len(classes), len(classes)):
+        message = f"counts have shape {table.shape}; {len(classes)} classes need a square of them"
+        raise ValueError(message)
+    with _styled({"axes.grid": False}):
+        figure = _figure(6.0, 4.8)
+        axes = figure.subplots()
+        _draw_confusion(axes, table, [str(name) for name in classes])
+        _state_recalls(axes, table)
+        right, total = int(np.trace(table)), int(table.sum())
+        share = f": {100 * right / total:.1f} % right" if total else ""
+        axes.set_title(f"{right:,} of {total:,} test images{share}")
+        return _settled(figure)
+
+
+def accuracy_by_cut(
+    points: Sequence[CutPoint],
+    baselines: Sequence[Baseline] = (),
+    published: Sequence[PublishedRange] = (),
+) -> "Figure":
+    """Test accuracy for each layer the trunk was cut at, beside what it has to beat.
+
+    Args:
+        points: One for each cut, bottom first.
+        baselines: Drawn as bands across all cuts.
+        published: Drawn as thin bars beside the cuts they are for.
+    """
+    with _styled():
+        figure = _figure(8.0, 4.2)
+        axes = figure.subplots()
+        for colour, baseline in zip(_colours(len(baselines), skip=1), baselines, strict=True):
+            _draw_baseline(axes, baseline, colour)
+        _draw_published(axes, [point.cut for point in points], published)
+        _draw_points(axes, points)
+        axes.set_xticks(range(len(points)), [point.cut for point in points])
+        axes.set_xlim(-0.6, len(points) - 0.4)
+        axes.set_xlabel("hidden layer whose output the new head reads (bottom to top)")
+        axes.set_ylabel("test accuracy (%)")
+        axes.grid(visible=False, axis="x")
+        figure.legend(loc="outside lower center", ncols=2)
+        return _settled(figure)
+
+
+def render(figure: "Figure", kind: Format = "png") -> bytes:
+    """A figure as a PNG (100 pixels an inch) or SVG file; equal figures give equal bytes."""
+    buffer = io.BytesIO()
+    # Matplotlib otherwise writes its version into a PNG and the time into an SVG.
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
+    with _styled():
+        figure.savefig(buffer, format=kind, dpi=100, metadata=metadata)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _styled(more: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Our look alone, whatever a matplotlibrc on this machine says."""
+    import matplotlib as mpl
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        style: Any = {**_STYLE, **(more or {})}
+        mpl.rcParams.update(style)
+        yield
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    layout = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)  # inches
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _settled(figure: "Figure") -> "Figure":
+    # Laying out starts from the last layout, so a second drawing would differ in its last bits.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def _colours(count: int, skip: int = 0) -> list[str]:
+    return [PALETTE[(index + skip) % len(PALETTE)] for index in range(count)]
+
+
+def _best_epoch(history: Mapping[str, Sequence[float]]) -> int | None:
+    """The epoch, from 1, of the lowest validation loss."""
+    losses = np.asarray(history.get("val_loss", ()), float)
+    return int(np.nanargmin(losses)) + 1 if np.isfinite(losses).any() else None
+
+
+def _curve(
+    axes: "Axes",
+    history: Mapping[str, Sequence[float]],
+    quantity: str,
+    colour: str,
+    best: int | None,
+    scale: float,
+) -> None:
+    train = scale * np.asarray(history.get(quantity, ()), float)
+    validation = scale * np.asarray(history.get(f"val_{quantity}", ()), float)
+    axes.plot(range(1, len(train) + 1), train, color=colour, linestyle=DOTTED, linewidth=1.0)
+    axes.plot(range(1, len(validation) + 1), validation, color=colour)
+    if best is not None and best <= len(validation):
+        axes.plot(best, validation[best - 1], "o", color=colour, markeredgecolor="white", zorder=5)
+
+
+def _finish_curves(axes: "Axes", title: str, label: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if not _heights(axes):
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "not recorded", ha="center", color=GREY, transform=axes.transAxes)
+
+
+def _make_logarithmic(axes: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
+    heights = _heights(axes)
+    # Within a factor of two a logarithmic axis would show one tick or none.
+    if heights and min(heights) > 0 and max(heights) > 2 * min(heights):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+
+
+def _heights(axes: "Axes") -> list[float]:
+    values = [float(y) for line in axes.get_lines() for y in np.asarray(line.get_ydata())]
+    return [value for value in values if np.isfinite(value)]
+
+
+def _curve_legend(figure: "Figure", histories: Mapping[str, Any]) -> None:
+    from matplotlib.lines import Line2D
+
+    trainings = [
+        Line2D([], [], color=colour, label=name)
+        for colour, name in zip(_colours(len(histories)), histories, strict=True)
+    ]
+    manner = [
+        Line2D([], [], color=GREY, label="validation"),
+        Line2D([], [], color=GREY, linestyle=DOTTED, linewidth=1.0, label="training"),
+        Line2D([], [], color=GREY, marker="o", linestyle="", label="best epoch"),
+    ]
+    handles = (trainings if len(trainings) > 1 else []) + manner
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+
+
+def _draw_confusion(axes: "Axes", table: Any, names: Sequence[str]) -> None:
+    share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    shade = np.sqrt(share)  # So that a class confused in 2 of 100 images can be seen.
+    axes.imshow(shade, cmap="Blues", vmin=0, vmax=1)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_xticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    size = 9.5 if len(names) <= 6 else 7.5
+    for (row, column), count in np.ndenumerate(table):
+        if count:
+            ink = "white" if shade[row, column] > 0.6 else INK
+            axes.text(column, row, f"{count:,}", ha="center", va="center", color=ink, fontsize=size)
+
+
+def _state_recalls(axes: "Axes", table: Any) -> None:
+    right = axes.secondary_yaxis("right")
+    totals = table.sum(axis=1)
+    shares = [f"{100 * table[i, i] / n:.1f}" if n else "none" for i, n in enumerate(totals)]
+    right.set_yticks(range(len(totals)), shares)
+    right.tick_params(length=0)
+    right.spines["right"].set_visible(False)
+    right.set_ylabel("of this class, right (%)")
+
+
+def _draw_baseline(axes: "Axes", baseline: Baseline, colour: str) -> None:
+    axes.axhspan(100 * baseline.low, 100 * baseline.high, color=colour, alpha=0.18, linewidth=0)
+    value = 100 * baseline.accuracy
+    axes.axhline(value, color=colour, linewidth=1.4, label=f"{baseline.name}: {value:.1f}")
+
+
+def _draw_published(axes: "Axes", cuts: Sequence[str], published: Sequence[PublishedRange]) -> None:
+    known = [bar for bar in published if bar.cut in cuts]
+    if known:
+        axes.vlines(
+            [cuts.index(bar.cut) + 0.14 for bar in known],
+            [100 * bar.low for bar in known],
+            [100 * bar.high for bar in known],
+            color=GREY,
+            linewidth=3,
+            label="published, lowest to highest run",
+        )
+
+
+def _draw_points(axes: "Axes", points: Sequence[CutPoint]) -> None:
+    from matplotlib import patheffects
+
+    values = [100 * point.accuracy for point in points]
+    below = [100 * (point.accuracy - point.low) for point in points]
+    above = [100 * (point.high - point.accuracy) for point in points]
+    axes.errorbar(
+        range(len(points)),
+        values,
+        yerr=[below, above],
+        color=PALETTE[0],
+        marker="o",
+        capsize=4,
+        linewidth=1.4,
+        zorder=4,
+        label="new head on the frozen trunk, with its interval",
+    )
+    halo = [patheffects.withStroke(linewidth=3, foreground="white")]
+    for place, (point, value) in enumerate(zip(points, values, strict=True)):
+        axes.annotate(
+            f"{value:.1f}",
+            (place, 100 * point.high),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            color=PALETTE[0],
+            fontweight="bold",
+            path_effects=halo,
+        )

@@ -1,0 +1,67 @@
+"""Records of runs: what each used, made and found. Roots of what the store keeps."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from artifacts.files import write_atomic
+
+State = Literal["ran", "cached", "resumed"]
+
+
+class StageRecord(BaseModel):
+    """What became of one stage in a run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    state: State
+    key: str
+    digest: str
+    seconds: float
+
+
+class RunRecord(BaseModel):
+    """One run of the pipeline.
+
+    Attributes:
+        run: Its name, sorting by time.
+        flow_run_id: Its id in Prefect's database.
+        recorded: Whether this very run is in Prefect's database; a run in which nothing had to
+            run is not, and names the flow run that recorded these results.
+        status: ``running``, ``completed`` or ``failed``.
+        started: When, UTC, ISO 8601.
+        seconds: How long it took.
+        settings: The whole config.
+        stages: What became of each stage, in order.
+        results: Test accuracies with intervals, from the evaluation.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: str
+    flow_run_id: str | None = None
+    recorded: bool = True
+    status: Literal["running", "completed", "failed"] = "running"
+    started: str
+    seconds: float = 0.0
+    settings: dict[str, Any] = {}
+    stages: tuple[StageRecord, ...] = ()
+    results: tuple[dict[str, Any], ...] = ()
+
+
+def save_run(root: Path, record: RunRecord) -> None:
+    """Writes a run's record into a store, whole or not at all."""
+    content = record.model_dump_json(indent=1).encode() + b"\n"
+    write_atomic(root / "runs" / f"{record.run}.json", content)
+
+
+def load_runs(root: Path) -> Iterator[RunRecord]:
+    """The records in a store, youngest first; unreadable ones are left out."""
+    for path in sorted((root / "runs").glob("*.json"), reverse=True):
+        try:
+            yield RunRecord.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            continue

@@ -1,0 +1,1 @@
+"""The flows and the command line: order, names and parameters. Computes nothing."""

@@ -1,0 +1,204 @@
+"""The command line: ``headstart run``, ``status``, ``config``, ``ui`` and the rest.
+
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from artifacts.store import Store, StoreError
+from flows import server
+from flows.preflight import default_store
+from flows.running import Output
+from flows.running import run as run_pipeline
+from flows.running import show_plan
+from flows.selection import Rerun
+from models.config import Config, ConfigError, load_config, to_toml
+from models.datasets import DatasetError
+
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = App(
+    name="headstart",
+    help="""Transfer learning as a pipeline one can trust.
+
+Pretrain a network on some classes, keep its hidden layers frozen, train new heads for other
+classes from a few images of each, and compare with what needs no transfer. Every stage is
+cached; a second run computes only what has changed.
+""",
+    help_epilogue="""Start with
+
+    headstart run            the whole pipeline on MNIST, under a minute
+    headstart run            again: nothing to do
+    headstart status         which stages would run, and why
+    headstart ui             the runs in Prefect's pages
+""",
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+)
+
+ConfigFile = Annotated[
+    Path | None, Parameter("--config", help="TOML file with settings; see headstart config.")
+]
+Settings = Annotated[
+    list[str] | None,
+    Parameter("--set", help="A setting, such as pretrain.patience=5. May be repeated."),
+]
+Seed = Annotated[int | None, Parameter(help="Short for --set run.seed=N.")]
+Tiny = Annotated[
+    bool, Parameter(help="The same stages on a few hundred images: seconds, poor accuracy.")
+]
+StorePath = Annotated[
+    Path | None,
+    Parameter(
+        "--store",
+        help="Folder of the results. Otherwise HEADSTART_STORE, else artifacts/store.",
+    ),
+]
+Stages = Annotated[
+    list[str] | None,
+    Parameter("--refresh", help="Compute this stage even if it is cached. May be repeated."),
+]
+Json = Annotated[bool, Parameter("--json", help="One JSON document on standard output.")]
+
+
+@app.command
+def run(
+    *,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    seed: Seed = None,
+    tiny: Tiny = False,
+    only: Annotated[
+        str, Parameter(help="Compute this stage alone, its inputs from the store.")
+    ] = "",
+    with_upstream: Annotated[
+        bool, Parameter(help="With --only: compute missing inputs too.")
+    ] = False,
+    start: Annotated[
+        str, Parameter("--from", help="Compute this stage and all after it.")
+    ] = "",
+    refresh: Stages = None,
+    no_cache: Annotated[bool, Parameter(help="Compute every stage.")] = False,
+    record: Annotated[
+        bool, Parameter(help="Make a flow run in Prefect even if nothing has to run.")
+    ] = False,
+    dry_run: Annotated[bool, Parameter(help="Say what would run and why; run nothing.")] = False,
+    store: StorePath = None,
+    quiet: Annotated[bool, Parameter(help="Results and errors only.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Run the pipeline; only what has changed is computed.
+
+    Ends with a table of the stages and the test accuracies with their intervals, beside the
+    range that was published.
+    """
+    settings = _config(config, set_, seed, tiny)
+    rerun = Rerun(
+        only=only,
+        start=start,
+        refresh=tuple(refresh or ()),
+        cache=not no_cache,
+        with_upstream=with_upstream,
+    )
+    output = Output(as_json=as_json, quiet=quiet)
+    if dry_run:
+        show_plan(settings, rerun, _store(store), output)
+    else:
+        run_pipeline(settings, rerun, _store(store), output, record)
+    return DONE
+
+
+@app.command
+def status(
+    *,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    seed: Seed = None,
+    tiny: Tiny = False,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> int:
+    """Say for every stage whether it would run or is cached, and why."""
+    settings = _config(config, set_, seed, tiny)
+    show_plan(settings, Rerun(), _store(store), Output(as_json=as_json))
+    return DONE
+
+
+@app.command(name="config")
+def show_config(
+    *, config: ConfigFile = None, set_: Settings = None, seed: Seed = None, tiny: Tiny = False
+) -> int:
+    """Print the settings a run would use, as TOML that --config reads."""
+    sys.stdout.write(to_toml(_config(config, set_, seed, tiny)))
+    return DONE
+
+
+@app.command
+def ui(
+    *,
+    stop: Annotated[bool, Parameter(help="Let the server leave instead.")] = False,
+    store: StorePath = None,
+) -> int:
+    """Start Prefect's server on loopback if none runs; print where to see the latest run."""
+    from flows.pages import open_pages
+
+    if stop:
+        server.release()
+        return DONE
+    server.settle_environment()
+    for line in open_pages(_store(store)):
+        sys.stdout.write(line + "\n")
+    return DONE
+
+
+def _config(
+    file: Path | None, settings: Sequence[str] | None, seed: int | None, tiny: bool
+) -> Config:
+    overrides = list(settings or ())
+    if seed is not None:
+        overrides.append(f"run.seed={seed}")
+    return load_config(file, overrides, tiny)
+
+
+def _store(path: Path | None) -> Store:
+    return Store((path or default_store()).expanduser().absolute())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command and exits with its code."""
+    sys.exit(_run_command(sys.argv[1:] if arguments is None else arguments))
+
+
+def _run_command(arguments: Sequence[str]) -> int:
+    try:
+        return int(app(arguments, exit_on_error=False, result_action="return_value") or DONE)
+    except CycloptsError:
+        return BAD_INPUT  # Cyclopts has said what is wrong.
+    except (ConfigError, DatasetError, StoreError) as error:
+        return _complain(error, BAD_INPUT)
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on where this one stopped")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not complain at exit.
+        sys.stderr.close()
+        return DONE
+    except Exception as error:  # noqa: BLE001 - the last stop before the user
+        return _complain(error, FAILED)
+
+
+def _complain(error: Exception, code: int) -> int:
+    lines = str(error).splitlines() or [type(error).__name__]
+    for line in lines:
+        _say(line)
+    return code
+
+
+def _say(line: str) -> None:
+    Console(stderr=True, highlight=False).print(f"headstart: {line}", markup=False, soft_wrap=True)

@@ -1,0 +1,117 @@
+"""What a run would do and why, told from the store alone: no Prefect, no TensorFlow."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from artifacts.reference import Ref
+from artifacts.store import Manifest, Store
+from flows.pipeline import pipeline
+from flows.selection import Selection
+from models.config import Config
+from models.datasets import Source
+from tasks.fingerprint import library_versions
+from tasks.stage import Arguments, Stage, settings_of
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a run would do with one stage.
+
+    Attributes:
+        stage: The stage.
+        state: ``cached``: its result is in the store. ``run``: it would be computed. ``open``: it
+            depends on what an earlier stage will give.
+        reasons: Why, in words; empty if cached.
+        ref: The result, if it is in the store.
+        created: When the result was made, UTC, ISO 8601.
+        seconds: How long the latest result of this stage took.
+    """
+
+    stage: Stage
+    state: Literal["cached", "run", "open"]
+    reasons: tuple[str, ...] = ()
+    ref: Ref | None = None
+    created: str = ""
+    seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.stage.name
+
+
+def make_plan(config: Config, source: Source, store: Store, selection: Selection) -> list[Step]:
+    """What would become of each wanted stage, in running order."""
+    planner = _Planner(store, selection)
+    pipeline(config, source, planner)
+    return planner.steps
+
+
+class _Planner:
+    def __init__(self, store: Store, selection: Selection) -> None:
+        self.store = store
+        self.selection = selection
+        self.steps: list[Step] = []
+
+    def __call__(self, stage: Stage, /, **arguments: Any) -> Ref:
+        if stage.name not in self.selection.wanted:
+            return Ref.pending(stage.name)
+        step = self._look(stage, arguments)
+        self.steps.append(step)
+        # A stage computed afresh most likely gives what it gave before.
+        return step.ref or Ref.pending(stage.name)
+
+    def _look(self, stage: Stage, arguments: Arguments) -> Step:
+        latest = self.store.latest(stage.name)
+        seconds = latest.seconds if latest else 0.0
+        waits = [v.stage for v in arguments.values() if isinstance(v, Ref) and v.is_pending]
+        if waits:
+            reasons = (f"input {name} would run" for name in waits)
+            return Step(stage, "open", tuple(reasons), seconds=seconds)
+        key = stage.key(arguments)
+        ref = self.store.find(stage.name, key)
+        if stage.name in self.selection.fresh:
+            return Step(stage, "run", ("asked for",), ref, seconds=seconds)
+        if ref:
+            manifest = self.store.manifest(stage.name, key)
+            created = manifest.created if manifest else ""
+            return Step(stage, "cached", (), ref, created, seconds)
+        reasons = tuple(self._explain(stage, arguments, key, latest))
+        return Step(stage, "run", reasons, seconds=seconds)
+
+    def _explain(
+        self, stage: Stage, arguments: Arguments, key: str, latest: Manifest | None
+    ) -> Iterator[str]:
+        if self.store.entry_path(stage.name, key).exists():
+            yield from self.store.damage(stage.name, key)
+        elif latest is None:
+            yield "never ran"
+        else:
+            changes = list(compare(latest, stage, arguments))
+            yield from changes or [f"its result {key[:12]} is gone from the store"]
+
+
+def compare(latest: Manifest, stage: Stage, arguments: Arguments) -> Iterator[str]:
+    """What differs between a stage as it would run and as it ran, a line each."""
+    for name, value in arguments.items():
+        if isinstance(value, Ref) and latest.inputs.get(name) != value:
+            before = latest.inputs.get(name)
+            if before is None or before.digest != value.digest:
+                yield f"input {value.stage} changed"
+    yield from _changes(latest.settings, settings_of(arguments))
+    for name in sorted(latest.code.keys() | stage.code().keys()):
+        before, now = latest.code.get(name), stage.code().get(name)
+        if before != now:
+            yield f"{name} {'changed' if before and now else 'is new' if now else 'is gone'}"
+    yield from _changes(latest.versions, dict(library_versions()))
+
+
+def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            yield f"{name} {_shown(before.get(name))} -> {_shown(now.get(name))}"
+
+
+def _shown(value: object) -> str:
+    return "unset" if value is None else str(value)

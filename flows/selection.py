@@ -1,0 +1,96 @@
+"""Which stages a run is about: one alone, one and all after it, some afresh."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from artifacts.reference import Ref
+from flows.pipeline import pipeline
+from models.config import Config, ConfigError, Section
+from models.datasets import Source
+from tasks.stage import Stage
+
+Graph = Mapping[str, tuple[str, ...]]
+
+
+class Rerun(Section):
+    """What to compute although it may be in the store."""
+
+    only: str = Field("", description="Compute this stage alone, its inputs from the store.")
+    start: str = Field("", description="Compute this stage and all after it.")
+    refresh: tuple[str, ...] = Field((), description="Compute these stages.")
+    cache: bool = Field(True, description="Use what is in the store; false computes every stage.")
+    with_upstream: bool = Field(
+        False, description="With `only`: compute missing inputs too, instead of refusing."
+    )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A ``Rerun`` worked out for the stages there are.
+
+    Attributes:
+        wanted: Stages this run is about.
+        fresh: Stages to compute even if they are cached.
+        stored: Stages that must be in the store.
+    """
+
+    wanted: frozenset[str]
+    fresh: frozenset[str]
+    stored: frozenset[str]
+
+
+def read_graph(config: Config) -> Graph:
+    """Each stage's name with the names of the stages whose results it takes, in running order."""
+    graph: dict[str, tuple[str, ...]] = {}
+
+    def record(stage: Stage, /, **arguments: Any) -> Ref:
+        inputs = [value.stage for value in arguments.values() if isinstance(value, Ref)]
+        graph[stage.name] = tuple(inputs)
+        return Ref.pending(stage.name)
+
+    pipeline(config, Source(kind="", files={}), record)
+    return graph
+
+
+def select(rerun: Rerun, graph: Graph) -> Selection:
+    """Works out which stages a run is about.
+
+    Raises:
+        ConfigError: If a stage is named that there is not.
+    """
+    named = [name for name in (rerun.only, rerun.start, *rerun.refresh) if name]
+    _refuse_unknown(named, graph)
+    wanted, stored = frozenset(graph), frozenset[str]()
+    fresh = set(rerun.refresh)
+    if rerun.only:
+        upstream = _upstream(rerun.only, graph)
+        wanted = upstream | {rerun.only}
+        fresh.add(rerun.only)
+        stored = frozenset() if rerun.with_upstream else upstream
+    if rerun.start:
+        fresh |= {rerun.start, *(n for n in graph if rerun.start in _upstream(n, graph))}
+    if not rerun.cache:
+        fresh |= wanted - stored
+    return Selection(wanted, frozenset(fresh) & wanted, stored)
+
+
+def _upstream(name: str, graph: Graph) -> frozenset[str]:
+    found: set[str] = set()
+    for parent in graph[name]:
+        found |= {parent, *_upstream(parent, graph)}
+    return frozenset(found)
+
+
+def _refuse_unknown(names: Iterable[str], graph: Graph) -> None:
+    problems = []
+    for name in names:
+        if name not in graph:
+            close = difflib.get_close_matches(name, graph, n=1, cutoff=0.4)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(graph)}"
+            problems.append(f"unknown stage {name!r}; {hint}")
+    if problems:
+        raise ConfigError(problems)

@@ -1,0 +1,171 @@
+"""What a run shows in a terminal, or in a log where there is none."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from artifacts.runs import RunRecord
+from artifacts.summary import interval, percent, published, verdict
+from flows.plan import Step
+from tasks.progress import Event
+
+# A log gets a line for a stage's progress so many seconds apart.
+LOG_EVERY = 5.0
+
+STATE_STYLE = {"ran": "green", "cached": "cyan", "resumed": "yellow"}
+
+
+def left(event: Event, elapsed: float, last_time: float) -> str:
+    """How long a stage still takes: as last time if it ran before, else at most so long."""
+    if last_time > elapsed:
+        return f"about {last_time - elapsed:.0f} s left"
+    if event.done and event.total:
+        most = elapsed * (event.total - event.done) / event.done
+        return f"at most {most:.0f} s left" if most >= 1 else ""
+    return ""
+
+
+def describe(event: Event, elapsed: float, last_time: float) -> str:
+    """A stage's progress in words: ``trunk 12/1000, val_loss 0.0312, about 4 s left``."""
+    parts = [f"{event.text} {event.done}/{event.total}"]
+    parts += [f"{name} {value:.4f}" for name, value in event.values.items()]
+    parts += filter(None, [left(event, elapsed, last_time)])
+    return ", ".join(parts)
+
+
+class Log:
+    """Plain lines, for a file or a pipe."""
+
+    def __init__(self, console: Console, last_times: Mapping[str, float]) -> None:
+        self.console = console
+        self.last_times = last_times
+        self.started = self.said = time.monotonic()
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def __call__(self, event: Event) -> None:
+        """Writes what is worth a line."""
+        now = time.monotonic()
+        if event.kind == "start":
+            self.started = self.said = now
+            self._say(event.stage, event.text)
+        elif event.kind == "end":
+            self._say(event.stage, f"{event.text}, {event.values['seconds']:.1f} s")
+        elif now - self.said >= LOG_EVERY:
+            self.said = now
+            last_time = self.last_times.get(event.stage, 0.0)
+            self._say(event.stage, describe(event, now - self.started, last_time))
+
+    def _say(self, stage: str, text: str) -> None:
+        self.console.print(f"{stage}: {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+class Display:
+    """One line a stage, kept up to date, for a terminal."""
+
+    def __init__(
+        self, console: Console, stages: Sequence[str], last_times: Mapping[str, float]
+    ) -> None:
+        self.lines: dict[str, Text] = {name: Text("") for name in stages}
+        self.last_times = last_times
+        self.started = time.monotonic()
+        self.live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
+
+    def __enter__(self) -> "Display":
+        self.live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Takes in what happened; drawn at the next refresh."""
+        if event.kind == "start":
+            self.started = time.monotonic()
+            self.lines[event.stage] = Text(event.text, style="bold")
+        elif event.kind == "end":
+            seconds = f"{event.values['seconds']:.1f} s"
+            style = STATE_STYLE.get(event.text, "")
+            self.lines[event.stage] = Text.assemble((event.text, style), "  ", (seconds, "dim"))
+        else:
+            elapsed = time.monotonic() - self.started
+            last_time = self.last_times.get(event.stage, 0.0)
+            self.lines[event.stage] = Text(describe(event, elapsed, last_time), style="bold")
+
+    def _render(self) -> Group:
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for name, line in self.lines.items():
+            table.add_row(Text(name, style="" if line else "dim"), line)
+        return Group(table)
+
+
+def result_of(stage: str, metrics: dict[str, Any]) -> str:
+    """What a stage found, in a few words."""
+    match stage:
+        case "load-dataset":
+            return f"{metrics['train_rows']} + {metrics['test_rows']} images"
+        case "split-source" | "split-target":
+            rows = metrics["rows"]
+            return f"{rows['train']} / {rows['validation']} / {rows['test']} images"
+        case "pretrain":
+            loss = metrics["validation_loss"]
+            return f"validation loss {loss:.4f} at epoch {metrics['best_epoch']}"
+        case "export-checkpoint":
+            return f"{metrics['parameters']} parameters"
+        case "cache-activations":
+            return f"{sum(metrics['rows'].values())} images, {len(metrics['layers'])} layers"
+        case "fine-tune":
+            return f"best on {metrics['best']}, by validation loss"
+        case "evaluate":
+            return verdict(metrics)
+    return ""
+
+
+def run_tables(record: RunRecord, found: Mapping[str, str]) -> list[Table]:
+    """The closing tables: what became of each stage, and the test accuracies.
+
+    Args:
+        record: The run.
+        found: What each stage found, in a few words.
+    """
+    stages = Table(box=None, pad_edge=False, header_style="dim")
+    for title, align in (("stage", "left"), ("", "left"), ("seconds", "right"), ("result", "left")):
+        stages.add_column(title, justify=align)  # type: ignore[arg-type] # a literal by hand
+    for stage in record.stages:
+        state = Text(stage.state, style=STATE_STYLE[stage.state])
+        stages.add_row(stage.name, state, f"{stage.seconds:.1f}", found.get(stage.name, ""))
+    if not record.results:
+        return [stages]
+    results = Table(box=None, pad_edge=False, header_style="dim")
+    results.add_column("test accuracy, %")
+    for title in ("", "interval", "published"):
+        results.add_column(title, justify="right")
+    for result in record.results:
+        accuracy = percent(result["accuracy"])
+        results.add_row(result["name"], accuracy, interval(result), published(result))
+    return [stages, results]
+
+
+def plan_table(steps: Sequence[Step]) -> Table:
+    """What would become of each stage, since when or why."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("stage", "", "since, or why"):
+        table.add_column(title)
+    for step in steps:
+        if step.state == "cached":
+            since = f"{step.created[:19].replace('T', ' ')} UTC"
+            table.add_row(step.name, Text("cached", style="cyan"), since)
+        else:
+            table.add_row(step.name, Text("would run", style="yellow"), "\n".join(step.reasons))
+    return table

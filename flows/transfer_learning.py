@@ -1,0 +1,144 @@
+"""The flow: the pipeline's stages as Prefect tasks."""
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime
+
+from artifacts.reference import Ref
+from artifacts.runs import RunRecord, StageRecord, save_run
+from artifacts.store import DamagedEntry, Store
+from flows.pipeline import pipeline
+from flows.preflight import Prepared, default_store, prepare
+from flows.selection import Rerun
+from models.config import Config
+from tasks import progress
+from tasks.caching import as_task
+from tasks.publish import post_artifacts
+from tasks.stage import Stage
+
+# Each time round heals at least one damaged entry that was found only when it was read.
+ROUNDS = 5
+
+
+@flow(
+    name="transfer-learning",
+    description="Pretrains on some classes, transfers to others, compares with the baselines.",
+    flow_run_name=lambda: name_run(runtime.flow_run.parameters["config"]),
+)
+def transfer_learning(
+    config: Config = Config(),  # noqa: B008 - frozen; Prefect shows it as the form's default
+    rerun: Rerun = Rerun(),  # noqa: B008 - likewise
+    store: str = "",
+) -> RunRecord:
+    """Runs the pipeline, each stage from the store where nothing it depends on has changed.
+
+    Args:
+        config: All settings.
+        rerun: What to compute although it may be in the store.
+        store: Folder of the results; empty is HEADSTART_STORE or artifacts/store in the checkout.
+
+    Returns:
+        The record of the run, also kept in the store.
+
+    Raises:
+        ConfigError: If the settings do not fit the data.
+        DatasetError: If the data is damaged.
+        StoreError: If the store cannot be written, or lacks what `rerun.only` needs.
+    """
+    place = Store(Path(store).expanduser() if store else default_store())
+    prepared = prepare(config, rerun, place)
+    return _Run(config, prepared, place).go()
+
+
+def name_run(config: Config) -> str:
+    """What a flow run is called: ``0 1 2 3 4 to 5 6 7 8 9, seed 42``."""
+    source, target = config.data.source_classes, config.data.target_classes
+    classes = " to ".join(" ".join(map(str, group)) for group in (source, target))
+    return f"{classes}, seed {config.run.seed}"
+
+
+class _Run:
+    """One run under way: calls stages, keeps account."""
+
+    def __init__(self, config: Config, prepared: Prepared, store: Store) -> None:
+        self.config, self.store = config, store
+        self.source, self.selection = prepared.source, prepared.selection
+        self.stages: dict[str, StageRecord] = {}
+        self.refs: dict[str, Ref] = {}
+        self.began = time.monotonic()
+        now = datetime.now(UTC)
+        flow_run_id = runtime.flow_run.id
+        self.record = RunRecord(
+            run=f"{now:%Y%m%d-%H%M%S}-{flow_run_id[:4]}",
+            flow_run_id=flow_run_id,
+            started=now.isoformat(timespec="milliseconds"),
+            settings=config.model_dump(mode="json"),
+        )
+
+    def go(self) -> RunRecord:
+        """Runs the pipeline to its end."""
+        try:
+            self._save("running")
+            self._call_all()
+            post_artifacts(self.store, self.refs, self._save("running"))
+        except BaseException:
+            self._save("failed")
+            raise
+        return self._save("completed")
+
+    def _call_all(self) -> None:
+        for attempt in range(1, ROUNDS + 1):
+            try:
+                pipeline(self.config, self.source, self)
+            except DamagedEntry as damage:
+                if attempt == ROUNDS:
+                    raise
+                get_run_logger().warning("%s; computing it again", damage)
+            else:
+                return
+
+    def __call__(self, stage: Stage, /, **arguments: Any) -> Ref:
+        """Runs one stage as a Prefect task."""
+        if stage.name not in self.selection.wanted:
+            return Ref.pending(stage.name)
+        started = time.monotonic()
+        progress.emit(progress.Event(stage.name, "start", stage.describe(arguments)))
+        fresh = stage.name in self.selection.fresh and stage.name not in self.stages
+        task = as_task(stage, self.store, refresh=True if fresh else None)
+        state = task(**arguments, return_state=True)
+        ref = state.result()
+        self._account(ref, state.name == "Cached", time.monotonic() - started)
+        return ref
+
+    def _account(self, ref: Ref, cached: bool, seconds: float) -> None:
+        manifest = self.store.manifest(ref.stage, ref.key)
+        resumed = manifest is not None and manifest.resumed
+        before = self.stages.get(ref.stage)
+        record = StageRecord(
+            name=ref.stage,
+            state="cached" if cached else "resumed" if resumed else "ran",
+            key=ref.key,
+            digest=ref.digest,
+            seconds=round(seconds, 3),
+        )
+        # A stage gone through again for the sake of a damaged one before it counts once.
+        if not (cached and before):
+            self.stages[ref.stage] = record
+        self.refs[ref.stage] = ref
+        progress.emit(progress.Event(ref.stage, "end", record.state, values={"seconds": seconds}))
+
+    def _save(self, status: str) -> RunRecord:
+        evaluation = self.refs.get("evaluate")
+        self.record = self.record.model_copy(
+            update={
+                "status": status,
+                "seconds": round(time.monotonic() - self.began, 3),
+                "stages": tuple(self.stages.values()),
+                "results": tuple(evaluation.metrics["results"]) if evaluation else (),
+            }
+        )
+        save_run(self.store.root, self.record)
+        return self.record

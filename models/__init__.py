@@ -1,0 +1,1 @@
+"""What is computed: settings, datasets, networks, training. TensorFlow and NumPy; no Prefect."""

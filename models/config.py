@@ -1,0 +1,343 @@
+"""The settings of a run: one frozen tree of typed, described values.
+
+Sources, later wins: the defaults below, a TOML file, ``section.field=value`` overrides.
+Imports neither TensorFlow nor Prefect, so anything may import it.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+Activation = Literal["elu", "relu", "leaky_relu", "selu", "gelu", "tanh", "sigmoid"]
+Initializer = Literal["he_normal", "he_uniform", "glorot_uniform", "glorot_normal", "lecun_normal"]
+OptimizerName = Literal["adam", "sgd", "momentum", "nesterov", "rmsprop", "adagrad"]
+Schedule = Literal["constant", "exponential", "cosine"]
+
+
+class ConfigError(ValueError):
+    """The settings are wrong; holds one line for every problem found."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def _split_commas(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+Classes = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, closed to unknown names, finite numbers only."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool_for_number(cls, value: object, info: ValidationInfo) -> object:
+        # Pydantic reads true as 1: `units = true` is a mistake, not a one-unit network.
+        field = cls.model_fields[info.field_name or ""]
+        values = value if isinstance(value, (list, tuple)) else (value,)
+        if field.annotation is not bool and any(isinstance(item, bool) for item in values):
+            raise PydanticCustomError("bool_for_number", "takes no true or false")
+        return value
+
+
+class Data(Section):
+    """Which images, which classes, how many."""
+
+    dataset: str = Field(
+        "mnist",
+        description="'mnist' (bundled) or the path of an .npz file with x_train, y_train, x_test, "
+        "y_test: images (rows, height, width) or (rows, columns), labels (rows,).",
+    )
+    source_classes: Classes = Field(
+        (0, 1, 2, 3, 4), min_length=2, description="Classes the trunk is pretrained on."
+    )
+    target_classes: Classes = Field(
+        (5, 6, 7, 8, 9), min_length=2, description="Classes the new heads are fine-tuned on."
+    )
+    validation_rows: int = Field(
+        5000, ge=1, description="The first rows of the training file, kept for validation."
+    )
+    few_shot: int = Field(100, ge=1, description="Training images for each target class.")
+    few_shot_validation: int = Field(
+        30, ge=1, description="Validation images for each target class."
+    )
+    limit: int = Field(
+        0, ge=0, description="Use only the first rows of the training and test files; 0 is all."
+    )
+
+    @model_validator(mode="after")
+    def _classes_make_sense(self) -> Self:
+        for name in ("source_classes", "target_classes"):
+            classes = getattr(self, name)
+            twice = sorted({c for c in classes if classes.count(c) > 1})
+            if twice:
+                raise PydanticCustomError(
+                    "classes", "{name} names {twice} more than once", {"name": name, "twice": twice}
+                )
+        both = sorted(set(self.source_classes) & set(self.target_classes))
+        if both:
+            raise PydanticCustomError(
+                "classes",
+                "source_classes and target_classes overlap in {both}; "
+                "a class can be pretrained on or transferred to, not both",
+                {"both": both},
+            )
+        return self
+
+
+class Network(Section):
+    """The trunk: a stack of equal hidden layers. The heads are softmax layers on top."""
+
+    hidden_layers: int = Field(5, ge=1, le=100, description="Hidden layers: hidden1, hidden2, ...")
+    units: int = Field(100, ge=1, description="Units of each hidden layer.")
+    activation: Activation = Field("elu", description="Activation of each hidden layer.")
+    initializer: Initializer = Field("he_normal", description="Initialiser of hidden kernels.")
+    batch_norm: bool = Field(False, description="Batch normalisation before each activation.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate after each hidden layer.")
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of the hidden layers, bottom first: where the trunk can be cut."""
+        return tuple(f"hidden{i + 1}" for i in range(self.hidden_layers))
+
+
+class Training(Section):
+    """How one network is trained."""
+
+    optimizer: OptimizerName = Field("adam", description="Update rule.")
+    learning_rate: float = Field(0.001, gt=0, description="Learning rate (at step 0).")
+    momentum: float = Field(0.9, ge=0, lt=1, description="For momentum, nesterov and rmsprop.")
+    schedule: Schedule = Field("constant", description="How the learning rate falls with steps.")
+    decay_steps: int = Field(
+        10_000, ge=1, description="Steps for one factor decay_rate (exponential) or to 0 (cosine)."
+    )
+    decay_rate: float = Field(0.1, gt=0, le=1, description="Factor of the exponential schedule.")
+    batch_size: int = Field(20, ge=1, description="Images in a step.")
+    max_epochs: int = Field(1000, ge=1, description="Stop after so many epochs at the latest.")
+    patience: int = Field(
+        20, ge=0, description="Stop when the validation loss has not fallen for more epochs."
+    )
+
+
+class Pretrain(Training):
+    """Training of the trunk and its source head."""
+
+
+class Activations(Section):
+    """Which hidden layers' activations are cached for the heads."""
+
+    layers: Names = Field(
+        (), description="Hidden layers to cache, such as hidden1,hidden5; empty is all of them."
+    )
+
+
+class FineTune(Training):
+    """Training of one new softmax head for each cached layer."""
+
+    learning_rate: float = Field(0.01, gt=0, description="Learning rate (at step 0).")
+
+
+class Baselines(Training):
+    """Training of what transfer must beat, on the same few images."""
+
+
+class Evaluate(Section):
+    """How the results are stated."""
+
+    confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
+
+
+class Run(Section):
+    """What holds for every stage that computes."""
+
+    seed: int = Field(42, ge=0, lt=2**31, description="Seed of every random draw.")
+    threads: int = Field(
+        2,
+        ge=1,
+        description="Threads of TensorFlow's arithmetic. Part of the result: 1 thread and several "
+        "give different last bits, so the machine does not choose.",
+    )
+
+
+class Config(Section):
+    """Everything one run of the pipeline depends on."""
+
+    data: Data = Data()
+    network: Network = Network()
+    pretrain: Pretrain = Pretrain()
+    activations: Activations = Activations()
+    fine_tune: FineTune = FineTune()
+    baselines: Baselines = Baselines()
+    evaluate: Evaluate = Evaluate()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _layers_exist(self) -> Self:
+        known = self.network.layer_names
+        unknown = [name for name in self.activations.layers if name not in known]
+        if unknown:
+            raise PydanticCustomError(
+                "layers",
+                "activations.layers: unknown {unknown}; this trunk has {first} to {last}",
+                {"unknown": ", ".join(unknown), "first": known[0], "last": known[-1]},
+            )
+        return self
+
+    @property
+    def cuts(self) -> tuple[str, ...]:
+        """The hidden layers whose activations are cached, bottom first."""
+        chosen = self.activations.layers or self.network.layer_names
+        return tuple(name for name in self.network.layer_names if name in chosen)
+
+
+# The same stages and code on a few hundred rows: for tests and a first look.
+TINY: Mapping[str, Any] = {
+    "data": {"limit": 2000, "validation_rows": 400, "few_shot": 20, "few_shot_validation": 5},
+    "network": {"units": 20},
+    "pretrain": {"max_epochs": 3},
+    "fine_tune": {"max_epochs": 5},
+    "baselines": {"max_epochs": 5},
+}
+
+
+def load_config(
+    file: Path | None = None, overrides: Iterable[str] = (), tiny: bool = False
+) -> Config:
+    """Merges the defaults, ``TINY`` if asked for, a TOML file and overrides.
+
+    Args:
+        file: A TOML file with one table for each section.
+        overrides: Texts of the form ``section.field=value``.
+        tiny: Shrinks data, network and epochs.
+
+    Raises:
+        ConfigError: With every problem of every source.
+    """
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    if tiny:
+        _merge(values, TINY)
+    if file is not None:
+        _merge(values, _read_toml(file))
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        section, dot, field = name.strip().partition(".")
+        if not (equals and dot and section and field):
+            problems.append(f"--set {text}: not of the form section.field=value")
+            continue
+        _merge(values, {section: {field: value.strip()}})
+    return _validate(values, problems)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise ConfigError([f"config file {file}: {reason}"]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"config file {file}: not TOML: {error}"]) from None
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    """Lays sections of settings over others; a section that is none stays, to be reported."""
+    for section, fields in values.items():
+        below = into.get(section, {})
+        if isinstance(below, Mapping):
+            into[section] = {**below, **fields} if isinstance(fields, Mapping) else fields
+
+
+def _validate(values: dict[str, Any], problems: list[str]) -> Config:
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        problems += [_describe(problem) for problem in error.errors(include_url=False)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def _describe(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"] if not isinstance(part, int))
+    if problem["type"] == "extra_forbidden":
+        return _describe_unknown(where)
+    if not where or problem["type"] == "classes":
+        return ": ".join(part for part in (where, problem["msg"]) if part)
+    message = problem["msg"][:1].lower() + problem["msg"][1:]
+    if problem["type"] == "model_type":
+        message = f"a section, not a setting; it has {_listed(where)}"
+    given = problem["input"]
+    shown = given if isinstance(given, str) else json.dumps(given, default=str)
+    return f"{where} = {shown}: {message}"
+
+
+def _describe_unknown(where: str) -> str:
+    section, _, field = where.rpartition(".")
+    sections = _sections()
+    own = difflib.get_close_matches(field, sections.get(section, Config).model_fields, n=1)
+    everywhere = {name: key for key, inner in sections.items() for name in inner.model_fields}
+    other = difflib.get_close_matches(field, everywhere, n=1)
+    if own:
+        hint = f"did you mean {section + '.' if section else ''}{own[0]}?"
+    elif other:
+        hint = f"did you mean {everywhere[other[0]]}.{other[0]}?"
+    else:
+        hint = f"{section or 'a config'} has {_listed(section)}"
+    return f"{where}: no such setting; {hint}"
+
+
+def _listed(section: str) -> str:
+    sections = _sections()
+    return ", ".join(sections[section].model_fields if section in sections else sections)
+
+
+def _sections() -> dict[str, type[Section]]:
+    annotations = {name: field.annotation for name, field in Config.model_fields.items()}
+    return {
+        name: inner
+        for name, inner in annotations.items()
+        if isinstance(inner, type) and issubclass(inner, Section)
+    }
+
+
+def to_toml(config: Config) -> str:
+    """The settings as a TOML text that ``load_config`` reads back, with their descriptions."""
+    lines: list[str] = []
+    for section in Config.model_fields:
+        group = getattr(config, section)
+        lines += [f"[{section}]"]
+        for name, field in type(group).model_fields.items():
+            # A JSON string, number, bool or list of them is also a TOML value.
+            value = json.dumps(getattr(group, name))
+            choices = get_args(field.annotation)
+            hint = " One of: " + ", ".join(map(str, choices)) + "." if _is_literal(choices) else ""
+            lines += [f"# {field.description}{hint}", f"{name} = {value}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _is_literal(choices: tuple[Any, ...]) -> bool:
+    return bool(choices) and all(isinstance(choice, str) for choice in choices)

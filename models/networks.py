@@ -1,0 +1,107 @@
+"""The networks: a trunk of equal hidden layers, softmax heads, and trunks cut at a layer.
+
+Only layers that Keras ships, so that a saved model loads with ``safe_mode=True``.
+"""
+
+import re
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from models.config import Network
+
+
+def build_trunk(network: Network, columns: int, seed: int) -> keras.Model:
+    """Builds the hidden layers; the output of layer ``hiddenK`` is its activation.
+
+    Args:
+        network: Depth, width, activation, initialiser, batch norm and dropout.
+        columns: Columns of the input, ``(rows, columns)``.
+        seed: The same seed gives the same weights.
+
+    Returns:
+        A model from ``(rows, columns)`` to ``(rows, network.units)``.
+    """
+    pixels = keras.Input((columns,), name="pixels")
+    hidden = pixels
+    for level, name in enumerate(network.layer_names, start=1):
+        hidden = _add_hidden(hidden, network, name, _layer_seed(seed, level))
+    return keras.Model(pixels, hidden, name="trunk")
+
+
+def _add_hidden(
+    inputs: keras.KerasTensor, network: Network, name: str, seed: int
+) -> keras.KerasTensor:
+    initializer = keras.initializers.get(
+        {"class_name": network.initializer, "config": {"seed": seed}}
+    )
+    hidden = keras.layers.Dense(
+        network.units,
+        # Batch norm subtracts the mean, and with it any bias.
+        use_bias=not network.batch_norm,
+        kernel_initializer=initializer,
+        name=f"{name}_dense",
+    )(inputs)
+    if network.batch_norm:
+        hidden = keras.layers.BatchNormalization(name=f"{name}_norm")(hidden)
+    hidden = keras.layers.Activation(network.activation, name=name)(hidden)
+    if network.dropout:
+        hidden = keras.layers.Dropout(network.dropout, seed=seed, name=f"{name}_dropout")(hidden)
+    return hidden
+
+
+def build_classifier(trunk: keras.Model, classes: int, seed: int) -> keras.Model:
+    """Puts a softmax layer ``head`` on a trunk; the layers of the trunk are shared, not copied.
+
+    Returns:
+        A model from ``(rows, columns)`` to probabilities ``(rows, classes)``.
+    """
+    return keras.Model(trunk.input, _softmax(classes, seed)(trunk.output), name="classifier")
+
+
+def build_head(columns: int, classes: int, seed: int) -> keras.Model:
+    """Builds a softmax classifier: on activations a new head, on pixels the baseline to beat.
+
+    Returns:
+        A model from ``(rows, columns)`` to probabilities ``(rows, classes)``.
+    """
+    inputs = keras.Input((columns,), name="inputs")
+    return keras.Model(inputs, _softmax(classes, seed)(inputs), name="classifier")
+
+
+def _softmax(classes: int, seed: int) -> keras.layers.Layer:
+    initializer = keras.initializers.GlorotUniform(seed=_layer_seed(seed, 0))
+    return keras.layers.Dense(
+        classes, activation="softmax", kernel_initializer=initializer, name="head"
+    )
+
+
+def cut_trunk(model: keras.Model, layers: Sequence[str]) -> keras.Model:
+    """Cuts a model open at some hidden layers, sharing its weights.
+
+    Args:
+        model: A trunk, or a classifier on top of one.
+        layers: Names of hidden layers, such as ``("hidden1", "hidden5")``.
+
+    Returns:
+        A model from ``(rows, columns)`` to a list with one ``(rows, units)`` for each layer.
+
+    Raises:
+        ValueError: If no layer or an unknown one is named.
+    """
+    known = [layer.name for layer in model.layers if re.fullmatch(r"hidden\d+", layer.name)]
+    unknown = [repr(name) for name in layers if name not in known]
+    if unknown or not layers:
+        has = f"This trunk has {known[0]} to {known[-1]}." if known else "It has no hidden layers."
+        what = f"Unknown layer {', '.join(unknown)}." if unknown else "No layer to cut at."
+        msg = f"{what} {has}"
+        raise ValueError(msg)
+    outputs = [model.get_layer(name).output for name in layers]
+    return keras.Model(model.input, outputs, name="activations")
+
+
+def _layer_seed(seed: int, level: int) -> int:
+    """Draws one layer's seed: neighbouring seeds and layers share no random numbers."""
+    # Halved, because Keras keeps seeds in signed 32 bits.
+    return int(np.random.SeedSequence([seed, level]).generate_state(1)[0] >> 1)

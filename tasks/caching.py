@@ -1,0 +1,114 @@
+"""Stages as Prefect tasks: our keys through Prefect's own caching, retries and names."""
+
+import logging
+from dataclasses import dataclass, field
+from functools import wraps
+from inspect import Signature
+from typing import Any
+
+from prefect import Task, get_run_logger, runtime
+from prefect.cache_policies import CachePolicy
+from prefect.context import TaskRunContext
+from prefect.results import ResultStore, get_result_store
+from prefect.states import Completed, State
+from prefect.tasks import exponential_backoff
+
+from artifacts.reference import Ref
+from artifacts.store import Store, is_transient
+from tasks.stage import Stage
+
+RETRIES = 3
+
+
+@dataclass
+class StageKey(CachePolicy):
+    """Prefect's cache key for a stage; lets a hit count only if the entry in the store is whole.
+
+    Prefect believes its own result record and never looks at what the record refers to. So before
+    Prefect looks, the record is made to say what the store says: absent where the entry is not
+    whole, right where it is. The store alone decides, and a damaged record heals.
+    """
+
+    stage: Stage | None = None
+    store: Store | None = None
+    # The manifest found when the key was asked for: what `Stage.run` compares with.
+    found: dict[str, bytes | None] = field(default_factory=dict)
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,
+    ) -> str | None:
+        """The stage's name and key; see the class."""
+        assert self.stage and self.store  # noqa: S101 - dataclass defaults, never absent
+        key = self.stage.key(inputs)
+        name = f"{self.stage.name}-{key}"
+        self.found[key] = self.store.raw_manifest(self.stage.name, key)
+        ref = self.store.find(self.stage.name, key)
+        results = get_result_store().update_for_task(task_ctx.task)
+        if ref is None:
+            (self.store.records_path() / name).unlink(missing_ok=True)
+        elif _recorded(results, name) != ref:
+            results.write(ref, key=name)
+        return name
+
+
+def _recorded(results: ResultStore, name: str) -> object:
+    try:
+        return results.read(name).result
+    except Exception:  # noqa: BLE001 - whatever is wrong with the record, it is written anew
+        return None
+
+
+def as_task(stage: Stage, store: Store, refresh: bool | None = None) -> Task[..., Ref]:
+    """A stage as a Prefect task on one store.
+
+    Args:
+        stage: What to run.
+        store: Where its inputs lie and its result goes.
+        refresh: True computes it even if it is cached. None leaves that to Prefect's settings.
+    """
+    policy = StageKey(stage=stage, store=store)
+
+    @wraps(stage.function)
+    def body(**arguments: Any) -> Ref | State[Ref]:
+        key = stage.key(arguments)
+        ref, computed = stage.run(arguments, store, before=policy.found.get(key))
+        logger = get_run_logger()
+        if not computed:
+            logger.info("%s was made by another run meanwhile: taken", stage.name)
+            return Completed(name="Cached", message="made by another run meanwhile", data=ref)
+        logger.info("%s: %s", stage.name, ref.metrics)
+        return ref
+
+    body.__signature__ = Signature(stage.parameters)  # type: ignore[attr-defined] # for Prefect
+    return Task(
+        body,
+        name=stage.name,
+        description=stage.summary,
+        tags={"headstart", stage.name},
+        task_run_name=lambda: stage.describe(runtime.task_run.parameters),
+        cache_policy=policy,
+        refresh_cache=refresh,
+        persist_result=True,
+        result_storage=store.records_path(),
+        result_serializer="json",
+        cache_result_in_memory=False,
+        retries=RETRIES,
+        retry_delay_seconds=exponential_backoff(backoff_factor=2),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=_may_retry,
+    )
+
+
+def _may_retry(task: Task[..., Any], run: object, state: State[Any]) -> bool:
+    try:
+        state.result()
+    except Exception as error:  # noqa: BLE001 - this asks what the error is
+        transient = is_transient(error)
+        if transient:
+            logging.getLogger("headstart").warning("%s: %s; trying again", task.name, error)
+        return transient
+    return False

@@ -1,0 +1,69 @@
+"""Training inside a stage: its state kept beside the future entry, its progress told."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from models.config import Training
+from tasks.stage import Work
+
+if TYPE_CHECKING:
+    import keras
+
+    from models.training import State
+
+
+def fit_resumably(
+    work: Work,
+    name: str,
+    model: "keras.Model",
+    train: tuple[Any, Any],
+    validation: tuple[Any, Any],
+    settings: Training,
+    seed: int,
+    keep_every: float = 0.0,
+) -> dict[str, list[float]]:
+    """Trains a model; killed and run again, goes on from the last epoch it kept.
+
+    Args:
+        work: Of the stage that trains.
+        name: What is trained, unique in the stage.
+        model: Trained in place, left with the weights of its best epoch.
+        train: Rows and labels.
+        validation: Rows and labels that decide when to stop and which epoch was best.
+        settings: How to train.
+        seed: Of the order of the rows and of dropout.
+        keep_every: Seconds that must have passed for another epoch to be kept; small networks
+            take longer to save than to train.
+
+    Returns:
+        The history: one value an epoch for loss, accuracy and their validation counterparts.
+    """
+    from models.training import State, fit
+
+    kept = time.monotonic()
+
+    def after_epoch(state: State) -> None:
+        nonlocal kept
+        losses = state.history["val_loss"]
+        work.progress(name, state.epoch, settings.max_epochs, val_loss=losses[-1])
+        if time.monotonic() - kept >= keep_every:
+            work.save_state(f"{name}.npz", state.to_arrays())
+            kept = time.monotonic()
+
+    arrays = work.load_state(f"{name}.npz")
+    history = fit(
+        model,
+        *train,
+        settings=settings,
+        validation=validation,
+        seed=seed,
+        saved=State.from_arrays(arrays) if arrays else None,
+        on_epoch=after_epoch,
+    )
+    return {key: [float(value) for value in values] for key, values in history.history.items()}
+
+
+def best_epoch(history: dict[str, list[float]]) -> int:
+    """Index of the epoch with the lowest validation loss."""
+    losses = history["val_loss"]
+    return losses.index(min(losses))

@@ -1,0 +1,41 @@
+"""Stage pretrain: the trunk and a source head, trained on the source classes."""
+
+from typing import Any
+
+from artifacts.reference import Ref
+from models.config import Network, Pretrain, Run
+from tasks.fitting import best_epoch, fit_resumably
+from tasks.rows import read_rows
+from tasks.stage import Work, stage
+from tasks.trained import save_model
+
+
+@stage(
+    "pretrain",
+    label="pretrain {network.hidden_layers}x{network.units} {network.activation}, seed {run.seed}",
+)
+def pretrain(
+    work: Work, *, dataset: Ref, split: Ref, network: Network, pretrain: Pretrain, run: Run
+) -> dict[str, Any]:
+    """Trains the trunk on the source classes until the validation loss stops falling."""
+    from models.networks import build_classifier, build_trunk
+    from models.runtime import use_threads
+
+    use_threads(run.threads)
+    train = read_rows(work, dataset, split, "train")
+    validation = read_rows(work, dataset, split, "validation")
+    classes = split.metrics["classes"]
+    trunk = build_trunk(network, columns=train[0].shape[1], seed=run.seed)
+    model = build_classifier(trunk, len(classes), run.seed)
+    history = fit_resumably(work, "trunk", model, train, validation, pretrain, run.seed)
+    save_model(work, "classifier", model)
+    work.save_json("history.json", history)
+    best = best_epoch(history)
+    return {
+        "classes": classes,
+        "parameters": model.count_params(),
+        "epochs": len(history["loss"]),
+        "best_epoch": best + 1,
+        "validation_loss": history["val_loss"][best],
+        "validation_accuracy": history["val_accuracy"][best],
+    }

@@ -1,0 +1,283 @@
+"""What makes a function a stage: its key, its place in the store, what it works with.
+
+Imports neither Prefect nor TensorFlow, so that what would run can be told without them.
+``tasks.caching`` turns a stage into a Prefect task.
+"""
+
+import inspect
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+from artifacts import files
+from artifacts.reference import Ref
+from artifacts.store import Draft, Store
+from models.config import Config
+from tasks import progress
+from tasks.fingerprint import Project, library_versions
+
+Arguments = Mapping[str, Any]
+
+# Stages that need a few fields of a section, not all of it, take them by their own name; this is
+# what a user calls them. Fields of the same name in several sections are passed as a section.
+SETTING_OF = {
+    field: f"{section}.{field}"
+    for section, group in Config.model_fields.items()
+    for field in getattr(group.annotation, "model_fields", {})
+    if section in ("data", "activations", "run")
+}
+
+
+class Untracked(str):
+    """An argument that a result does not depend on, such as the place where a file lies."""
+
+
+class StageError(Exception):
+    """A stage cannot keep its result; the message says why and what to do."""
+
+
+@cache
+def project() -> Project:
+    """The project's code as it is when this process first asks."""
+    return Project()
+
+
+class Work:
+    """What a stage works with: its inputs, checked as they are read, and its unfinished entry."""
+
+    def __init__(self, store: Store, draft: Draft) -> None:
+        self.store = store
+        self.draft = draft
+        self.resumed = False
+
+    def array(self, ref: Ref, name: str) -> npt.NDArray[Any]:
+        """An input's array as a read-only memory map."""
+        return self.store.array(ref, name)
+
+    def json(self, ref: Ref, name: str) -> Any:
+        """An input's JSON file."""
+        return json.loads(self.store.read_bytes(ref, name))
+
+    def arrays(self, ref: Ref, name: str) -> dict[str, npt.NDArray[Any]]:
+        """An input's .npz file."""
+        return files.unpack_arrays(self.store.read_bytes(ref, name))
+
+    def bytes(self, ref: Ref, name: str) -> bytes:
+        """An input's file as it is."""
+        return self.store.read_bytes(ref, name)
+
+    def file(self, ref: Ref, name: str) -> Path:
+        """The path of an input's file."""
+        return self.store.file(ref, name)
+
+    def path(self, name: str) -> Path:
+        """Where to write a file of the result."""
+        path = self.draft.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def save_array(self, name: str, array: npt.NDArray[Any]) -> None:
+        """Makes an array part of the result, as .npy."""
+        np.save(self.path(name), array, allow_pickle=False)
+
+    def create_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """A float32 .npy file of the result as a memory map, to be filled in blocks."""
+        return np.lib.format.open_memmap(self.path(name), "w+", np.float32, shape)
+
+    def save_arrays(self, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Makes named arrays part of the result, as .npz."""
+        self.path(name).write_bytes(files.pack_arrays(arrays))
+
+    def save_json(self, name: str, value: object) -> None:
+        """Makes a value part of the result, as JSON."""
+        self.path(name).write_bytes(json.dumps(value, indent=1, allow_nan=False).encode())
+
+    def save_bytes(self, name: str, content: bytes) -> None:
+        """Makes bytes part of the result."""
+        self.path(name).write_bytes(content)
+
+    def save_state(self, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Keeps what this stage can go on from if it dies; replaced atomically."""
+        content = files.pack_arrays(arrays)
+        sealed = files.sha256_bytes(content).encode() + content
+        files.write_atomic(self._state(name), sealed)
+
+    def load_state(self, name: str) -> dict[str, npt.NDArray[Any]] | None:
+        """What an earlier try at this stage left, if it is whole."""
+        try:
+            sealed = self._state(name).read_bytes()
+        except OSError:
+            return None
+        content = sealed[64:]
+        if files.sha256_bytes(content).encode() != sealed[:64]:
+            return None
+        self.resumed = True
+        return files.unpack_arrays(content)
+
+    def _state(self, name: str) -> Path:
+        return self.store.state_path(self.draft.stage, self.draft.key) / name
+
+    def progress(self, text: str, done: int, total: int, **values: float) -> None:
+        """Tells whoever watches how far the stage is."""
+        progress.emit(
+            progress.Event(self.draft.stage, "progress", text, done, total, dict(values))
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline.
+
+    Attributes:
+        function: Called with a ``Work`` and the stage's arguments (references and sections of
+            the settings); writes files, returns the metrics.
+        name: As it is called on the command line and in the store.
+        label: What one run of it does, with ``{argument.field}`` to be filled in.
+    """
+
+    function: Callable[..., dict[str, Any]]
+    name: str
+    label: str
+
+    @property
+    def summary(self) -> str:
+        """The first line of the function's docstring."""
+        return (inspect.getdoc(self.function) or "").partition("\n")[0]
+
+    def describe(self, arguments: Arguments) -> str:
+        """The label filled in: ``split source classes 0, 1, 2``."""
+        plain = {
+            name: ", ".join(map(str, value)) if isinstance(value, tuple) else value
+            for name, value in arguments.items()
+        }
+        return self.label.format(**plain)
+
+    @property
+    def parameters(self) -> list[inspect.Parameter]:
+        """The stage's arguments: all of the function's but the ``Work``."""
+        return list(inspect.signature(self.function).parameters.values())[1:]
+
+    def code(self) -> dict[str, str]:
+        """Hash of each definition the stage can reach."""
+        return project().code(self.function.__module__, self.function.__name__)
+
+    def key(self, arguments: Arguments) -> str:
+        """Hash of all that the result depends on: same key, same result."""
+        parts = {
+            "stage": self.name,
+            "arguments": {
+                name: _identity(value)
+                for name, value in arguments.items()
+                if not isinstance(value, Untracked)
+            },
+            "code": self.code(),
+            "versions": dict(library_versions()),
+        }
+        return files.sha256_bytes(files.canonical_json(parts))[:40]
+
+    def run(self, arguments: Arguments, store: Store, before: bytes | None) -> tuple[Ref, bool]:
+        """Computes the result and stores it.
+
+        Args:
+            arguments: References and settings, by name.
+            store: Where inputs lie and the result goes.
+            before: The entry's manifest as it was when it was decided to run. If another process
+                has made the entry since, that entry is taken.
+
+        Returns:
+            The reference, and whether the result was computed here.
+        """
+        key = self.key(arguments)
+        with store.lock(self.name, key):
+            if store.raw_manifest(self.name, key) != before:
+                made_meanwhile = store.find(self.name, key)
+                if made_meanwhile:
+                    return made_meanwhile, False
+            with store.draft(self.name, key) as draft:
+                ref = self._compute(arguments, store, draft)
+            store.forget_state(self.name, key)
+        return ref, True
+
+    def _compute(self, arguments: Arguments, store: Store, draft: Draft) -> Ref:
+        code = self.code()
+        work = Work(store, draft)
+        started = time.perf_counter()
+        draft.metrics = self.function(work, **arguments)
+        seconds = time.perf_counter() - started
+        changed = project().changed_files(code)
+        if changed:
+            msg = (
+                f"{', '.join(changed)} changed while {self.name} ran, so which code made its "
+                "result cannot be told; it is not kept. Run again"
+            )
+            raise StageError(msg)
+        return store.commit(
+            draft,
+            inputs={name: value for name, value in arguments.items() if isinstance(value, Ref)},
+            settings=settings_of(arguments),
+            code=code,
+            versions=dict(library_versions()),
+            host=_host(),
+            seconds=round(seconds, 3),
+            resumed=work.resumed,
+        )
+
+
+def stage(name: str, label: str) -> Callable[[Callable[..., dict[str, Any]]], Stage]:
+    """Declares a function to be a stage.
+
+    Raises:
+        TypeError: If the function is made inside another one: what it closes over cannot be seen
+            in its code, so two different functions could share a key.
+    """
+
+    def declare(function: Callable[..., dict[str, Any]]) -> Stage:
+        if "<" in function.__qualname__ or function.__closure__:
+            msg = f"stage {name!r}: {function.__qualname__} must be defined at the top of a module"
+            raise TypeError(msg)
+        return Stage(function, name, label)
+
+    return declare
+
+
+def settings_of(arguments: Arguments) -> dict[str, Any]:
+    """The settings among a stage's arguments, flat: ``{"pretrain.patience": 20, ...}``."""
+    flat: dict[str, Any] = {}
+    for name, value in arguments.items():
+        if isinstance(value, Ref | Untracked):
+            continue
+        if isinstance(value, BaseModel):
+            fields = value.model_dump(mode="json")
+            flat.update({f"{name}.{field}": inner for field, inner in fields.items()})
+        else:
+            # As a manifest gives it back: JSON has lists, no tuples.
+            flat[SETTING_OF.get(name, name)] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _identity(value: object) -> object:
+    # What an input holds counts, not how it came about: the same bytes made by other code leave
+    # later stages cached.
+    if isinstance(value, Ref):
+        return {"digest": value.digest}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return value
+
+
+def _host() -> dict[str, Any]:
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processors": os.cpu_count(),
+    }
