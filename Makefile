@@ -75,7 +75,7 @@ $(call current,$(1)) || { set -e; \
 		pip="$(BIN)/python -m pip"; at=; \
 	fi; \
 	: "A lock is complete, and pip's hash mode refuses requirements with extras: no deps."; \
-	$$pip install $$at --quiet --require-hashes --no-deps -r $(1); \
+	$$pip install $$at --quiet --require-hashes --only-binary :all: --no-deps -r $(1); \
 	$$pip install $$at --quiet --no-deps --no-build-isolation --editable .; \
 	$(BIN)/python -m pip check; \
 	$(call facts,$(1)) > .venv/$(1).stamp; \

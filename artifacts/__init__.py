@@ -1,1 +1,1 @@
-"""What stages leave behind: references, the content-addressed store, run records, figures. No TensorFlow."""
+"""What stages leave behind: references, the store, run records, figures. No TensorFlow."""

@@ -3,6 +3,7 @@
 Every byte that has to survive a crash goes through this module.
 """
 
+import fcntl
 import hashlib
 import io
 import json
@@ -52,6 +53,18 @@ def write_atomic(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock on a lock file."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
 
 
 def sync_file(path: Path) -> None:

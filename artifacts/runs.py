@@ -1,12 +1,14 @@
 """Records of runs: what each used, made and found. Roots of what the store keeps."""
 
+import contextlib
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from artifacts.files import write_atomic
+from artifacts.files import is_held, write_atomic
 
 State = Literal["ran", "cached", "resumed"]
 
@@ -56,6 +58,26 @@ def save_run(root: Path, record: RunRecord) -> None:
     """Writes a run's record into a store, whole or not at all."""
     content = record.model_dump_json(indent=1).encode() + b"\n"
     write_atomic(root / "runs" / f"{record.run}.json", content)
+
+
+@contextlib.contextmanager
+def staying_alive(root: Path, run: str) -> Iterator[None]:
+    """Shows while it lasts that a run is under way; ends with the process, however it ends."""
+    path = _lock_path(root, run)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    path.unlink(missing_ok=True)
+
+
+def is_alive(root: Path, record: RunRecord) -> bool:
+    """Whether a run is still under way: its record says so and its process is there."""
+    return record.status == "running" and is_held(_lock_path(root, record.run))
+
+
+def _lock_path(root: Path, run: str) -> Path:
+    return root / ".locks" / "runs" / run
 
 
 def load_runs(root: Path) -> Iterator[RunRecord]:

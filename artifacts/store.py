@@ -223,7 +223,8 @@ class Store:
 
     def array(self, ref: Ref, name: str) -> npt.NDArray[Any]:
         """An entry's .npy file as a read-only memory map, checked."""
-        return np.load(self.file(ref, name), mmap_mode="r", allow_pickle=False)
+        array: npt.NDArray[Any] = np.load(self.file(ref, name), mmap_mode="r", allow_pickle=False)
+        return array
 
     def read_bytes(self, ref: Ref, name: str) -> bytes:
         """An entry's small file, checked: the bytes returned are the bytes hashed."""
@@ -283,9 +284,7 @@ class Store:
         # What is read back from a manifest has been through JSON; so has what is returned now.
         metrics = json.loads(files.canonical_json(draft.metrics))
         digest = content_digest(_stable(digests, draft.volatile), metrics)
-        ref = Ref(
-            stage=draft.stage, key=draft.key, digest=digest, files=digests, metrics=metrics
-        )
+        ref = Ref(stage=draft.stage, key=draft.key, digest=digest, files=digests, metrics=metrics)
         manifest = Manifest(ref=ref, created=_now(), volatile=draft.volatile, **facts)
         old = self.manifest(draft.stage, draft.key)
         if old and old.ref.digest == digest and not self._damage(old, full=True):
@@ -334,11 +333,18 @@ class Store:
     @contextlib.contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
         """Held by the one process that makes an entry; freed by the kernel if it dies."""
-        path = self.root / ".locks" / stage / key
+        path = self._lock_path(stage, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+    def is_locked(self, stage: str, key: str) -> bool:
+        """Whether some process is making this entry now."""
+        return files.is_held(self._lock_path(stage, key))
+
+    def _lock_path(self, stage: str, key: str) -> Path:
+        return self.root / ".locks" / stage / key
 
     def state_path(self, stage: str, key: str) -> Path:
         """Folder for what an unfinished stage goes on from."""
@@ -347,6 +353,17 @@ class Store:
     def forget_state(self, stage: str, key: str) -> None:
         """Removes what an unfinished stage left."""
         shutil.rmtree(self.state_path(stage, key), ignore_errors=True)
+
+    def forget_traces(self, stage: str, key: str) -> None:
+        """Removes what is kept beside an entry that is gone.
+
+        Not its lock: somebody may be waiting for it, and would then hold a lock nobody sees.
+        """
+        for trace in (
+            self.root / ".stamps" / stage / key,
+            self.records_path() / f"{stage}-{key}",
+        ):
+            trace.unlink(missing_ok=True)
 
     def records_path(self) -> Path:
         """Folder of Prefect's result records, derived from the entries and so expendable."""

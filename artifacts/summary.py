@@ -59,7 +59,11 @@ def results_markdown(evaluation: dict[str, Any]) -> str:
         *_table(
             ("class", "precision", "recall", "F1", "images"),
             (
-                (row["class"], *(percent(row[n]) for n in ("precision", "recall", "f1")), row["rows"])
+                (
+                    row["class"],
+                    *(percent(row[n]) for n in ("precision", "recall", "f1")),
+                    row["rows"],
+                )
                 for row in evaluation["per_class"]
             ),
         ),

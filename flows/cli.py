@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
+from rich.table import Table
 
+from artifacts.garbage import describe_size
 from artifacts.store import Store, StoreError
-from flows import server
+from flows import records, server
 from flows.preflight import default_store
-from flows.running import Output
+from flows.running import Output, show_plan
 from flows.running import run as run_pipeline
-from flows.running import show_plan
 from flows.selection import Rerun
 from models.config import Config, ConfigError, load_config, to_toml
 from models.datasets import DatasetError
@@ -64,6 +66,11 @@ Stages = Annotated[
     list[str] | None,
     Parameter("--refresh", help="Compute this stage even if it is cached. May be repeated."),
 ]
+RunName = Annotated[str, Parameter(help="A run as headstart runs lists it, or latest.")]
+EntryName = Annotated[
+    str, Parameter(help="A stage, for its latest result; a key or its beginning; or stage/key.")
+]
+AnyName = Annotated[str, Parameter(help="A run, latest, a stage, a key or its beginning.")]
 Json = Annotated[bool, Parameter("--json", help="One JSON document on standard output.")]
 
 
@@ -80,9 +87,7 @@ def run(
     with_upstream: Annotated[
         bool, Parameter(help="With --only: compute missing inputs too.")
     ] = False,
-    start: Annotated[
-        str, Parameter("--from", help="Compute this stage and all after it.")
-    ] = "",
+    start: Annotated[str, Parameter("--from", help="Compute this stage and all after it.")] = "",
     refresh: Stages = None,
     no_cache: Annotated[bool, Parameter(help="Compute every stage.")] = False,
     record: Annotated[
@@ -157,6 +162,110 @@ def ui(
     return DONE
 
 
+@app.command
+def runs(*, store: StorePath = None, as_json: Json = False) -> int:
+    """List the runs in the store, youngest first."""
+    found = records.list_runs(_store(store))
+    if as_json:
+        return _print_json({"runs": found})
+    table = _table("run", "", "started", "seconds", "computed")
+    for row in found:
+        started = row["started"][:19].replace("T", " ")
+        ran = ", ".join(row["ran"]) or "nothing"
+        table.add_row(row["run"], row["status"], started, f"{row['seconds']:.1f}", ran)
+    Console().print(table)
+    return DONE
+
+
+@app.command
+def show(name: AnyName, /, *, store: StorePath = None, as_json: Json = False) -> int:
+    """Show a run or an entry: what made it, from what, with which settings and code."""
+    found = records.show(_store(store), name)
+    if as_json:
+        return _print_json(found)
+    for line in records.outline(found):
+        Console(highlight=False).print(line, markup=False, soft_wrap=True)
+    return DONE
+
+
+@app.command
+def diff(
+    first: RunName, second: RunName, /, *, store: StorePath = None, as_json: Json = False
+) -> int:
+    """Compare two runs: settings, code, versions, metrics, side by side."""
+    rows = records.diff(_store(store), first, second)
+    if as_json:
+        return _print_json({"differences": rows})
+    table = _table("stage", "what", first, second)
+    for row in rows:
+        table.add_row(row["stage"], row["what"], *(_cell(row[n]) for n in ("first", "second")))
+    Console().print(table if rows else "No difference.")
+    return DONE
+
+
+@app.command
+def lineage(name: EntryName, /, *, store: StorePath = None, as_json: Json = False) -> int:
+    """Show what an entry was made from, and what was made from it."""
+    found = records.lineage(_store(store), name)
+    if as_json:
+        return _print_json(found)
+    for tree in records.lineage_trees(found):
+        Console(highlight=False).print(tree)
+    return DONE
+
+
+@app.command
+def verify(*, store: StorePath = None, as_json: Json = False) -> int:
+    """Read every byte in the store; name every damaged entry and exit 1 if there is any."""
+    damaged = records.verify(_store(store))
+    if as_json:
+        _print_json({"damaged": damaged})
+    else:
+        for name, problems in damaged.items():
+            sys.stdout.write(f"{name}: {', '.join(problems)}\n")
+        sys.stdout.write(f"{len(damaged)} damaged\n" if damaged else "every entry is whole\n")
+    return FAILED if damaged else DONE
+
+
+@app.command
+def gc(
+    *,
+    keep_runs: Annotated[int, Parameter(help="Keep so many of the latest runs.")] = 10,
+    older_than: Annotated[
+        str, Parameter(help="Remove only what is older, such as 30d or 12h.")
+    ] = "30d",
+    dry_run: Annotated[bool, Parameter(help="Say what would go; remove nothing.")] = False,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> int:
+    """Remove what no kept run reaches; safe while runs are going on."""
+    removed = list(records.collect_garbage(_store(store), keep_runs, older_than, dry_run))
+    total = sum(size for _, size in removed)
+    if as_json:
+        return _print_json({"removed": [name for name, _ in removed], "bytes": total})
+    for name, size in removed:
+        sys.stdout.write(f"{name}: {describe_size(size)}\n")
+    verb = "would free" if dry_run else "freed"
+    sys.stdout.write(f"{verb} {describe_size(total)}\n")
+    return DONE
+
+
+def _print_json(value: object) -> int:
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
+    return DONE
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in titles:
+        table.add_column(title)
+    return table
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
+
+
 def _config(
     file: Path | None, settings: Sequence[str] | None, seed: int | None, tiny: bool
 ) -> Config:
@@ -202,3 +311,7 @@ def _complain(error: Exception, code: int) -> int:
 
 def _say(line: str) -> None:
     Console(stderr=True, highlight=False).print(f"headstart: {line}", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -40,9 +40,7 @@ def pipeline(config: Config, source: Source, call: Runner) -> Ref:
         The evaluation.
     """
     data, computing = config.data, config.run
-    dataset = call(
-        load_dataset, source=source, location=Untracked(data.dataset), limit=data.limit
-    )
+    dataset = call(load_dataset, source=source, location=Untracked(data.dataset), limit=data.limit)
     source_split = call(
         split_source,
         dataset=dataset,

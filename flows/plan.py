@@ -67,8 +67,9 @@ class _Planner:
         seconds = latest.seconds if latest else 0.0
         waits = [v.stage for v in arguments.values() if isinstance(v, Ref) and v.is_pending]
         if waits:
-            reasons = (f"input {name} would run" for name in waits)
-            return Step(stage, "open", tuple(reasons), seconds=seconds)
+            inputs = "input" if len(waits) == 1 else "inputs"
+            reason = f"{inputs} {', '.join(waits)} would run"
+            return Step(stage, "open", (reason,), seconds=seconds)
         key = stage.key(arguments)
         ref = self.store.find(stage.name, key)
         if stage.name in self.selection.fresh:
@@ -95,15 +96,18 @@ class _Planner:
 def compare(latest: Manifest, stage: Stage, arguments: Arguments) -> Iterator[str]:
     """What differs between a stage as it would run and as it ran, a line each."""
     for name, value in arguments.items():
-        if isinstance(value, Ref) and latest.inputs.get(name) != value:
-            before = latest.inputs.get(name)
-            if before is None or before.digest != value.digest:
-                yield f"input {value.stage} changed"
+        before = latest.inputs.get(name)
+        if isinstance(value, Ref) and (before is None or before.digest != value.digest):
+            yield f"input {value.stage} changed"
     yield from _changes(latest.settings, settings_of(arguments))
-    for name in sorted(latest.code.keys() | stage.code().keys()):
-        before, now = latest.code.get(name), stage.code().get(name)
-        if before != now:
-            yield f"{name} {'changed' if before and now else 'is new' if now else 'is gone'}"
+    code = stage.code()
+    for name in sorted(latest.code.keys() | code.keys()):
+        if name not in code:
+            yield f"{name} is gone"
+        elif name not in latest.code:
+            yield f"{name} is new"
+        elif latest.code[name] != code[name]:
+            yield f"{name} changed"
     yield from _changes(latest.versions, dict(library_versions()))
 
 

@@ -1,12 +1,15 @@
 """One run from the command line: settled, run through Prefect only if need be, shown."""
 
 import contextlib
+import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import Console
 
@@ -20,7 +23,7 @@ from models.config import Config
 from tasks import progress
 
 # TensorFlow's own remarks about this machine are for its developers.
-QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "1"}
+QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,6 @@ def show_plan(config: Config, rerun: Rerun, store: Store, output: Output) -> Non
     """Tells what a run would do, and why."""
     steps = prepare(config, rerun, store).steps
     if output.as_json:
-        import json
-
         plan = [
             {"name": s.name, "state": s.state, "since": s.created, "reasons": list(s.reasons)}
             for s in steps
@@ -87,7 +88,9 @@ def show_plan(config: Config, rerun: Rerun, store: Store, output: Output) -> Non
 
 def _idle_record(config: Config, prepared: Prepared, store: Store, began: float) -> RunRecord:
     refs = [step.ref for step in prepared.steps if step.ref]
-    results = next((r.metrics["results"] for r in refs if r.stage == "evaluate"), [])
+    results: list[dict[str, Any]] = next(
+        (r.metrics["results"] for r in refs if r.stage == "evaluate"), []
+    )
     digests = {ref.stage: ref.digest for ref in refs}
     return RunRecord(
         run="",
@@ -128,11 +131,27 @@ def _run_flow(
         from flows.transfer_learning import transfer_learning
 
         if not prepared.is_idle:
-            # Its import takes about as long as the server's start: at the same time, then.
-            import tensorflow  # noqa: F401
+            _import_tensorflow()
         prefect_server.wait()
         with _prefect_at(prefect_server.url), watcher, progress.listening(watcher):
             return transfer_learning(config=config, rerun=rerun, store=str(store.root))
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow, which takes about as long as the server's start: at the same time."""
+    with tempfile.TemporaryFile() as said:
+        # It remarks on this machine before its own settings can keep it from that.
+        terminal = os.dup(2)
+        os.dup2(said.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            said.seek(0)
+            os.write(terminal, said.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime
 
 from artifacts.reference import Ref
-from artifacts.runs import RunRecord, StageRecord, save_run
+from artifacts.runs import RunRecord, StageRecord, save_run, staying_alive
 from artifacts.store import DamagedEntry, Store
 from flows.pipeline import pipeline
 from flows.preflight import Prepared, default_store, prepare
@@ -67,6 +67,14 @@ class _Run:
         self.config, self.store = config, store
         self.source, self.selection = prepared.source, prepared.selection
         self.stages: dict[str, StageRecord] = {}
+        # Named in the record from the start, so that nobody tidies away what is still to be used.
+        self.planned = {
+            step.name: StageRecord(
+                name=step.name, state="cached", key=ref.key, digest=ref.digest, seconds=0.0
+            )
+            for step in prepared.steps
+            if (ref := step.ref)
+        }
         self.refs: dict[str, Ref] = {}
         self.began = time.monotonic()
         now = datetime.now(UTC)
@@ -80,14 +88,15 @@ class _Run:
 
     def go(self) -> RunRecord:
         """Runs the pipeline to its end."""
-        try:
-            self._save("running")
-            self._call_all()
-            post_artifacts(self.store, self.refs, self._save("running"))
-        except BaseException:
-            self._save("failed")
-            raise
-        return self._save("completed")
+        with staying_alive(self.store.root, self.record.run):
+            try:
+                self._save("running")
+                self._call_all()
+                post_artifacts(self.store, self.refs, self._save("running"))
+            except BaseException:
+                self._save("failed")
+                raise
+            return self._save("completed")
 
     def _call_all(self) -> None:
         for attempt in range(1, ROUNDS + 1):
@@ -109,7 +118,7 @@ class _Run:
         fresh = stage.name in self.selection.fresh and stage.name not in self.stages
         task = as_task(stage, self.store, refresh=True if fresh else None)
         state = task(**arguments, return_state=True)
-        ref = state.result()
+        ref: Ref = state.result()
         self._account(ref, state.name == "Cached", time.monotonic() - started)
         return ref
 
@@ -128,15 +137,17 @@ class _Run:
         if not (cached and before):
             self.stages[ref.stage] = record
         self.refs[ref.stage] = ref
+        self._save("running")
         progress.emit(progress.Event(ref.stage, "end", record.state, values={"seconds": seconds}))
 
     def _save(self, status: str) -> RunRecord:
         evaluation = self.refs.get("evaluate")
+        stages = {**(self.planned if status == "running" else {}), **self.stages}
         self.record = self.record.model_copy(
             update={
                 "status": status,
                 "seconds": round(time.monotonic() - self.began, 3),
-                "stages": tuple(self.stages.values()),
+                "stages": tuple(stages.values()),
                 "results": tuple(evaluation.metrics["results"]) if evaluation else (),
             }
         )

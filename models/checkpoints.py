@@ -45,7 +45,9 @@ def save_keras(model: keras.Model, path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         contents = {name: archive.read(name) for name in sorted(archive.namelist())}
     metadata = json.loads(contents["metadata.json"])
-    contents["metadata.json"] = json.dumps({**metadata, "date_saved": "1980-01-01@00:00:00"}).encode()
+    contents["metadata.json"] = json.dumps(
+        {**metadata, "date_saved": "1980-01-01@00:00:00"}
+    ).encode()
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in contents.items():
             archive.writestr(zipfile.ZipInfo(name, EPOCH), content)

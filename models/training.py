@@ -186,7 +186,8 @@ def fit(
         on_epoch: Called with the state after each epoch, to save it.
 
     Returns:
-        The losses, metrics and learning rate of every epoch, those before ``saved`` included.
+        The losses and metrics of every epoch and the learning rate at its end, those of the
+        epochs before ``saved`` included.
 
     Raises:
         TrainingDiverged: If a loss is not finite. ``on_epoch`` has not seen that epoch.
@@ -252,6 +253,7 @@ def predict_blocks(model: keras.Model, x: Array, batch_size: int = 2000) -> Iter
         yield [output.numpy()[: len(block)] for output in tf.nest.flatten(outputs)]
 
 
+# Keeps the last models alive; a handful are in use at a time.
 @lru_cache(maxsize=8)
 def _compile_forward(model: keras.Model) -> "_Compiled":
     return _Compiled(lambda rows: model(rows, training=False))
@@ -384,7 +386,8 @@ def _shared_program(
     The program trains a twin, built from nothing but the text it is found by. None if that
     text might not say all about the model.
     """
-    if not all(map(_is_plain, model.layers)):
+    functional = type(model).__module__.startswith("keras.") and hasattr(model, "operations")
+    if not (functional and all(map(_is_plain, model.operations))):
         return None
     text = json.dumps(_describe(model), sort_keys=True)
     program = _build_twin_program(text, settings, loss, tuple(metrics.items()))
@@ -412,7 +415,7 @@ _PLAIN_LAYERS = (
 )
 
 
-def _is_plain(layer: keras.layers.Layer) -> bool:
+def _is_plain(layer: keras.Operation) -> bool:
     # A function of one's own that is named like one of Keras's is saved as that one.
     functions = [part for part in vars(layer).values() if callable(part)]
     return type(layer) in _PLAIN_LAYERS and all(

@@ -1,1 +1,1 @@
-"""The stages: one Prefect task each. Load inputs, call models/, store the result, return a reference."""
+"""The stages, one Prefect task each: load inputs, call models/, store the result."""

@@ -24,7 +24,7 @@ def cache_activations(
     from models.training import predict_blocks
 
     use_threads(threads)
-    trunk = cut_trunk(load_keras(work.bytes(checkpoint, "model.keras")), layers)
+    trunk = cut_trunk(load_keras(work.content(checkpoint, "model.keras")), layers)
     widths = [output.shape[1] for output in trunk.outputs]
     rows = {}
     for part in ("train", "validation", "test"):

@@ -1,16 +1,18 @@
 """Stages as Prefect tasks: our keys through Prefect's own caching, retries and names."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import wraps
 from inspect import Signature
-from typing import Any
+from typing import Any, cast
 
 from prefect import Task, get_run_logger, runtime
 from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import State
 from prefect.context import TaskRunContext
 from prefect.results import ResultStore, get_result_store
-from prefect.states import Completed, State
+from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 
 from artifacts.reference import Ref
@@ -20,7 +22,7 @@ from tasks.stage import Stage
 RETRIES = 3
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StageKey(CachePolicy):
     """Prefect's cache key for a stage; lets a hit count only if the entry in the store is whole.
 
@@ -29,8 +31,8 @@ class StageKey(CachePolicy):
     whole, right where it is. The store alone decides, and a damaged record heals.
     """
 
-    stage: Stage | None = None
-    store: Store | None = None
+    stage: Stage
+    store: Store
     # The manifest found when the key was asked for: what `Stage.run` compares with.
     found: dict[str, bytes | None] = field(default_factory=dict)
 
@@ -42,12 +44,12 @@ class StageKey(CachePolicy):
         **kwargs: Any,
     ) -> str | None:
         """The stage's name and key; see the class."""
-        assert self.stage and self.store  # noqa: S101 - dataclass defaults, never absent
         key = self.stage.key(inputs)
         name = f"{self.stage.name}-{key}"
         self.found[key] = self.store.raw_manifest(self.stage.name, key)
         ref = self.store.find(self.stage.name, key)
-        results = get_result_store().update_for_task(task_ctx.task)
+        # Prefect gives a coroutine only to callers that are themselves asynchronous.
+        results = cast(ResultStore, get_result_store().update_for_task(task_ctx.task))
         if ref is None:
             (self.store.records_path() / name).unlink(missing_ok=True)
         elif _recorded(results, name) != ref:
@@ -85,7 +87,7 @@ def as_task(stage: Stage, store: Store, refresh: bool | None = None) -> Task[...
 
     body.__signature__ = Signature(stage.parameters)  # type: ignore[attr-defined] # for Prefect
     return Task(
-        body,
+        cast(Callable[..., Ref], body),
         name=stage.name,
         description=stage.summary,
         tags={"headstart", stage.name},

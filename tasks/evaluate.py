@@ -33,7 +33,7 @@ def evaluate(
 
     use_threads(threads)
     images, source_labels = read_rows(work, dataset, source_split, "test")
-    classifier = load_keras(work.bytes(checkpoint, "model.keras"))
+    classifier = load_keras(work.content(checkpoint, "model.keras"))
     pretrained = predict(classifier, images).argmax(axis=1)
 
     labels = read_labels(work, target_split, "test")

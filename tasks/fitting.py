@@ -9,8 +9,6 @@ from tasks.stage import Work
 if TYPE_CHECKING:
     import keras
 
-    from models.training import State
-
 
 def fit_resumably(
     work: Work,

@@ -72,7 +72,7 @@ class Work:
         """An input's .npz file."""
         return files.unpack_arrays(self.store.read_bytes(ref, name))
 
-    def bytes(self, ref: Ref, name: str) -> bytes:
+    def content(self, ref: Ref, name: str) -> bytes:
         """An input's file as it is."""
         return self.store.read_bytes(ref, name)
 
@@ -129,9 +129,7 @@ class Work:
 
     def progress(self, text: str, done: int, total: int, **values: float) -> None:
         """Tells whoever watches how far the stage is."""
-        progress.emit(
-            progress.Event(self.draft.stage, "progress", text, done, total, dict(values))
-        )
+        progress.emit(progress.Event(self.draft.stage, "progress", text, done, total, dict(values)))
 
 
 @dataclass(frozen=True)
