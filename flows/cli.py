@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
 """
 
+import importlib.metadata
 import json
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
+from cyclopts.validators import Number
 from rich.table import Table
 
 from artifacts.garbage import describe_size
@@ -20,6 +21,7 @@ from flows.preflight import default_store
 from flows.running import Output, show_plan
 from flows.running import run as run_pipeline
 from flows.selection import Rerun
+from flows.terminal import Screen, mute
 from models.config import Config, ConfigError, load_config, to_toml
 from models.datasets import DatasetError
 
@@ -29,9 +31,9 @@ app = App(
     name="headstart",
     help="""Transfer learning as a pipeline one can trust.
 
-Pretrain a network on some classes, keep its hidden layers frozen, train new heads for other
-classes from a few images of each, and compare with what needs no transfer. Every stage is
-cached; a second run computes only what has changed.
+Pretrain a network on some classes, keep its hidden layers frozen, train new
+heads for other classes from a few images of each, and compare with what needs
+no transfer. Every stage is cached; a second run computes only what has changed.
 """,
     help_epilogue="""Start with
 
@@ -41,7 +43,11 @@ cached; a second run computes only what has changed.
     headstart ui             the runs in Prefect's pages
 """,
     help_format="plaintext",
-    default_parameter=Parameter(negative=()),
+    version=lambda: importlib.metadata.version("headstart"),
+    default_parameter=Parameter(negative=(), show_default=False),
+    # Interruptions and mistakes are told by _run_command, in one way for all.
+    suppress_keyboard_interrupt=False,
+    print_error=False,
 )
 
 ConfigFile = Annotated[
@@ -100,8 +106,8 @@ def run(
 ) -> int:
     """Run the pipeline; only what has changed is computed.
 
-    Ends with a table of the stages and the test accuracies with their intervals, beside the
-    range that was published.
+    Ends with a table of the stages and the test accuracies with their
+    intervals, beside the range that was published.
     """
     settings = _config(config, set_, seed, tiny)
     rerun = Rerun(
@@ -173,7 +179,7 @@ def runs(*, store: StorePath = None, as_json: Json = False) -> int:
         started = row["started"][:19].replace("T", " ")
         ran = ", ".join(row["ran"]) or "nothing"
         table.add_row(row["run"], row["status"], started, f"{row['seconds']:.1f}", ran)
-    Console().print(table)
+    Screen().print(table)
     return DONE
 
 
@@ -184,7 +190,7 @@ def show(name: AnyName, /, *, store: StorePath = None, as_json: Json = False) ->
     if as_json:
         return _print_json(found)
     for line in records.outline(found):
-        Console(highlight=False).print(line, markup=False, soft_wrap=True)
+        Screen(highlight=False).print(line, markup=False, soft_wrap=True)
     return DONE
 
 
@@ -199,7 +205,7 @@ def diff(
     table = _table("stage", "what", first, second)
     for row in rows:
         table.add_row(row["stage"], row["what"], *(_cell(row[n]) for n in ("first", "second")))
-    Console().print(table if rows else "No difference.")
+    Screen().print(table if rows else "No difference.")
     return DONE
 
 
@@ -210,7 +216,7 @@ def lineage(name: EntryName, /, *, store: StorePath = None, as_json: Json = Fals
     if as_json:
         return _print_json(found)
     for tree in records.lineage_trees(found):
-        Console(highlight=False).print(tree)
+        Screen(highlight=False).print(tree)
     return DONE
 
 
@@ -230,9 +236,15 @@ def verify(*, store: StorePath = None, as_json: Json = False) -> int:
 @app.command
 def gc(
     *,
-    keep_runs: Annotated[int, Parameter(help="Keep so many of the latest runs.")] = 10,
+    keep_runs: Annotated[
+        int,
+        Parameter(
+            help="Keep so many of the latest runs.", validator=Number(gte=0), show_default=True
+        ),
+    ] = 10,
     older_than: Annotated[
-        str, Parameter(help="Remove only what is older, such as 30d or 12h.")
+        str,
+        Parameter(help="Remove only what is older, such as 30d or 12h.", show_default=True),
     ] = "30d",
     dry_run: Annotated[bool, Parameter(help="Say what would go; remove nothing.")] = False,
     store: StorePath = None,
@@ -287,16 +299,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run_command(arguments: Sequence[str]) -> int:
     try:
         return int(app(arguments, exit_on_error=False, result_action="return_value") or DONE)
-    except CycloptsError:
-        return BAD_INPUT  # Cyclopts has said what is wrong.
-    except (ConfigError, DatasetError, StoreError) as error:
+    except (CycloptsError, ConfigError, DatasetError, StoreError) as error:
         return _complain(error, BAD_INPUT)
     except KeyboardInterrupt:
         _say("interrupted; the same command goes on where this one stopped")
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain at exit.
-        sys.stderr.close()
+        mute(sys.stdout)  # Whoever read our output has seen enough.
         return DONE
     except Exception as error:  # noqa: BLE001 - the last stop before the user
         return _complain(error, FAILED)
@@ -310,7 +319,7 @@ def _complain(error: Exception, code: int) -> int:
 
 
 def _say(line: str) -> None:
-    Console(stderr=True, highlight=False).print(f"headstart: {line}", markup=False, soft_wrap=True)
+    Screen(stderr=True, highlight=False).print(f"headstart: {line}", markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
-
 from artifacts.runs import RunRecord, StageRecord, load_runs
 from artifacts.store import Store
 from flows import server
 from flows.preflight import Prepared, prepare
 from flows.selection import Rerun
-from flows.terminal import Display, Log, plan_table, result_of, run_tables
+from flows.terminal import Display, Log, Screen, plan_table, result_of, run_tables
 from models.config import Config
 from tasks import progress
 
@@ -39,14 +37,14 @@ class Output:
     quiet: bool = False
 
     @property
-    def results(self) -> Console:
+    def results(self) -> Screen:
         """For tables."""
-        return Console(stderr=self.as_json)
+        return Screen(stderr=self.as_json)
 
     @property
-    def remarks(self) -> Console:
+    def remarks(self) -> Screen:
         """For progress and hints."""
-        return Console(stderr=True, quiet=self.quiet)
+        return Screen(stderr=True, quiet=self.quiet)
 
 
 def run(config: Config, rerun: Rerun, store: Store, output: Output, record: bool) -> RunRecord:
@@ -124,9 +122,10 @@ def _run_flow(
     for name, value in QUIET_TENSORFLOW.items():
         os.environ.setdefault(name, value)
     last_times = {step.name: step.seconds for step in prepared.steps}
-    watcher: Display | Log = Log(output.remarks, last_times)
-    if output.remarks.is_terminal and not output.quiet:
-        watcher = Display(output.remarks, [step.name for step in prepared.steps], last_times)
+    screen = output.remarks
+    watcher: Display | Log = Log(screen, last_times)
+    if screen.is_terminal and not (screen.is_dumb_terminal or output.quiet):
+        watcher = Display(screen, [step.name for step in prepared.steps], last_times)
     with server.connection() as prefect_server:
         from flows.transfer_learning import transfer_learning
 
@@ -145,7 +144,7 @@ def _import_tensorflow() -> None:
         os.dup2(said.fileno(), 2)
         try:
             import tensorflow  # noqa: F401
-        except BaseException:
+        except Exception:
             said.seek(0)
             os.write(terminal, said.read())
             raise

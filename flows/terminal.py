@@ -1,8 +1,9 @@
 """What a run shows in a terminal, or in a log where there is none."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +19,25 @@ from tasks.progress import Event
 LOG_EVERY = 5.0
 
 STATE_STYLE = {"ran": "green", "cached": "cyan", "resumed": "yellow"}
+
+# Below so many columns a table has no room for words beside its figures.
+NARROW = 60
+
+
+class Screen(Console):
+    """A console whose reader may leave early, as in ``headstart runs | head -1``."""
+
+    def on_broken_pipe(self) -> None:
+        """Says nothing more; what the command does goes on."""
+        self.quiet = True
+        mute(self.file)
+
+
+def mute(stream: IO[str]) -> None:
+    """Sends what is still to be written where nobody reads, so that Python's exit is silent."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def left(event: Event, elapsed: float, last_time: float) -> str:

@@ -91,17 +91,17 @@ class _Run:
         with staying_alive(self.store.root, self.record.run):
             try:
                 self._save("running")
-                self._call_all()
-                post_artifacts(self.store, self.refs, self._save("running"))
+                self._heal_and_call()
             except BaseException:
                 self._save("failed")
                 raise
             return self._save("completed")
 
-    def _call_all(self) -> None:
+    def _heal_and_call(self) -> None:
         for attempt in range(1, ROUNDS + 1):
             try:
                 pipeline(self.config, self.source, self)
+                post_artifacts(self.store, self.refs, self._save("running"))
             except DamagedEntry as damage:
                 if attempt == ROUNDS:
                     raise

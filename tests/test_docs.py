@@ -1,0 +1,74 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.selection import read_graph
+from models.config import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+]
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def test_the_picture_of_the_stages_is_the_pipeline():
+    drawn = set(re.findall(r"^  (\S+) --> (\S+)$", README, re.MULTILINE))
+    graph = read_graph(Config())
+    assert drawn == {(parent, stage) for stage, parents in graph.items() for parent in parents}
+
+
+def test_every_stage_is_described():
+    described = {
+        name.strip()
+        for row in re.findall(r"^\| ([a-z, -]+) \|", README, re.MULTILINE)
+        for name in row.split(",")
+    }
+    assert set(read_graph(Config())) <= described
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
+def test_the_make_targets_exist(command):
+    assert f"\n{command.removeprefix('make ')}:" in MAKEFILE
+
+
+def test_the_results_table_has_every_result():
+    rows = re.findall(
+        r"^\| (head on hidden\d|pretrained|softmax on pixels|from scratch) \|", README, re.M
+    )
+    assert len(rows) == 8
+
+
+@pytest.mark.slow
+def test_the_other_commands_run_as_written_in_their_order(tmp_path):
+    script = "\n".join(["set -e", *(c for c in COMMANDS if not c.startswith("make"))])
+    # Whichever port was free, `headstart ui` says so; the README shows the usual one.
+    script = script.replace("PREFECT_API_URL=http://127.0.0.1:4200/api", "PREFECT_API_URL=$(api)")
+    api = "api() { headstart ui | sed -n 's|^Prefect: \\(.*\\)|\\1/api|p'; }\n"
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "HEADSTART_STORE": str(tmp_path / "store"),
+    }
+    environment.pop("PREFECT_API_URL", None)
+    (tmp_path / "prefect.yaml").write_bytes((ROOT / "prefect.yaml").read_bytes())
+    try:
+        done = subprocess.run(
+            ["bash", "-c", api + script],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+    finally:
+        subprocess.run(["headstart", "ui", "--stop"], env=environment, check=True)
