@@ -113,7 +113,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._read: set[tuple[Path, int, int]] = set()
+        self._read: set[tuple[object, ...]] = set()
 
     def __repr__(self) -> str:
         return f"Store({str(self.root)!r})"
@@ -207,14 +207,14 @@ class Store:
 
         Raises:
             DamagedEntry: If the file is missing or its bytes are not those of the reference.
+            StoreError: If the reference has no such file.
         """
-        path = self.entry_path(ref.stage, ref.key) / name
+        path, expected = self._place(ref, name)
         try:
-            facts = path.stat()
             # One process reads a file's bytes once; later loads of an unchanged file are free.
-            seen = (path, facts.st_mtime_ns, facts.st_ino)
+            seen = (path, expected, *_facts(path))
             if seen not in self._read:
-                if files.sha256_file(path) != ref.files[name].sha256:
+                if files.sha256_file(path) != expected:
                     raise self._damaged(ref, f"{name} is damaged")
                 self._read.add(seen)
         except OSError as error:
@@ -228,14 +228,22 @@ class Store:
 
     def read_bytes(self, ref: Ref, name: str) -> bytes:
         """An entry's small file, checked: the bytes returned are the bytes hashed."""
-        path = self.entry_path(ref.stage, ref.key) / name
+        path, expected = self._place(ref, name)
         try:
             content = path.read_bytes()
         except OSError as error:
             raise self._damaged(ref, f"{name}: {error.strerror}") from error
-        if files.sha256_bytes(content) != ref.files[name].sha256:
+        if files.sha256_bytes(content) != expected:
             raise self._damaged(ref, f"{name} is damaged")
         return content
+
+    def _place(self, ref: Ref, name: str) -> tuple[Path, str]:
+        """Where a file of an entry lies, and its digest."""
+        if name not in ref.files:
+            has = ", ".join(ref.files) or "no files"
+            msg = f"{ref.stage}/{ref.key[:12]} has no {name}; it has {has}"
+            raise StoreError(msg)
+        return self.entry_path(ref.stage, ref.key) / name, ref.files[name].sha256
 
     def _damaged(self, ref: Ref, what: str) -> DamagedEntry:
         # Without its stamp the entry is read in full at the next look, and found out.
@@ -278,8 +286,14 @@ class Store:
         Args:
             draft: The finished draft.
             **facts: The further fields of ``Manifest``, but ``created``.
+
+        Raises:
+            StoreError: If the draft holds a file of the manifest's name.
         """
         names = sorted(p.relative_to(draft.path).as_posix() for p in _files(draft.path))
+        if MANIFEST in names:
+            msg = f"stage {draft.stage} wrote a {MANIFEST}; that name is the store's own"
+            raise StoreError(msg)
         digests = {name: _digest(draft.path / name) for name in names}
         # What is read back from a manifest has been through JSON; so has what is returned now.
         metrics = json.loads(files.canonical_json(draft.metrics))
@@ -317,13 +331,15 @@ class Store:
         except (OSError, ValueError):
             return {}
         # The stamp vouches for one content only: an entry made anew is looked at anew.
-        matches = isinstance(stamp, dict) and stamp.pop("digest", None) == ref.digest
-        return stamp if matches else {}
+        match stamp:
+            case {"digest": ref.digest, "files": dict(facts)}:
+                return facts
+        return {}
 
     def _save_stamp(self, ref: Ref, facts: dict[str, Any]) -> None:
         # A read-only store still works, it only checks every byte every time.
         with contextlib.suppress(OSError):
-            content = files.canonical_json({**facts, "digest": ref.digest})
+            content = files.canonical_json({"digest": ref.digest, "files": facts})
             files.write_atomic(self._stamp_path(ref), content)
 
     def _forget_stamp(self, ref: Ref) -> None:

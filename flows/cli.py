@@ -1,10 +1,11 @@
 """The command line: ``headstart run``, ``status``, ``config``, ``ui`` and the rest.
 
-Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated.
 """
 
 import importlib.metadata
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +22,12 @@ from flows.preflight import default_store
 from flows.running import Output, show_plan
 from flows.running import run as run_pipeline
 from flows.selection import Rerun
-from flows.terminal import Screen, mute
+from flows.terminal import NARROW, Screen, mute
 from models.config import Config, ConfigError, load_config, to_toml
 from models.datasets import DatasetError
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
+GO_ON = "the same command goes on where this one stopped"
 
 app = App(
     name="headstart",
@@ -174,12 +176,22 @@ def runs(*, store: StorePath = None, as_json: Json = False) -> int:
     found = records.list_runs(_store(store))
     if as_json:
         return _print_json({"runs": found})
-    table = _table("run", "", "started", "seconds", "computed")
+    screen = Screen()
+    if not found:
+        screen.print(f"no runs in {_store(store).root}", markup=False, soft_wrap=True)
+        return DONE
+    # A run's name says when it started.
+    titles = ("run", "", "seconds", "computed")[: 2 if screen.width < NARROW else 4]
+    table = _table(*titles)
     for row in found:
-        started = row["started"][:19].replace("T", " ")
-        ran = ", ".join(row["ran"]) or "nothing"
-        table.add_row(row["run"], row["status"], started, f"{row['seconds']:.1f}", ran)
-    Screen().print(table)
+        cells = (
+            row["run"],
+            row["status"],
+            f"{row['seconds']:.1f}",
+            ", ".join(row["ran"]) or "nothing",
+        )
+        table.add_row(*cells[: len(titles)])
+    screen.print(table)
     return DONE
 
 
@@ -223,13 +235,15 @@ def lineage(name: EntryName, /, *, store: StorePath = None, as_json: Json = Fals
 @app.command
 def verify(*, store: StorePath = None, as_json: Json = False) -> int:
     """Read every byte in the store; name every damaged entry and exit 1 if there is any."""
-    damaged = records.verify(_store(store))
+    place = _store(store)
+    damaged = records.verify(place)
+    entries = len(list(place.entries()))
     if as_json:
-        _print_json({"damaged": damaged})
+        _print_json({"entries": entries, "damaged": damaged})
     else:
         for name, problems in damaged.items():
             sys.stdout.write(f"{name}: {', '.join(problems)}\n")
-        sys.stdout.write(f"{len(damaged)} damaged\n" if damaged else "every entry is whole\n")
+        sys.stdout.write(f"{entries} entries in {place.root}, {len(damaged)} damaged\n")
     return FAILED if damaged else DONE
 
 
@@ -270,7 +284,8 @@ def _print_json(value: object) -> int:
 def _table(*titles: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in titles:
-        table.add_column(title)
+        # The first column names what other commands take.
+        table.add_column(title, no_wrap=title == titles[0], overflow="fold")
     return table
 
 
@@ -293,6 +308,7 @@ def _store(path: Path | None) -> Store:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run_command(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -302,13 +318,27 @@ def _run_command(arguments: Sequence[str]) -> int:
     except (CycloptsError, ConfigError, DatasetError, StoreError) as error:
         return _complain(error, BAD_INPUT)
     except KeyboardInterrupt:
-        _say("interrupted; the same command goes on where this one stopped")
+        _say(f"interrupted; {GO_ON}")
         return INTERRUPTED
     except BrokenPipeError:
         mute(sys.stdout)  # Whoever read our output has seen enough.
         return DONE
     except Exception as error:  # noqa: BLE001 - the last stop before the user
         return _complain(error, FAILED)
+    except BaseException as error:
+        # While a flow runs, Prefect turns SIGTERM into an exception of its own.
+        if type(error).__name__ not in (Terminated.__name__, "TerminationSignal"):
+            raise
+        _say(f"terminated; {GO_ON}")
+        return TERMINATED
+
+
+class Terminated(BaseException):
+    """Somebody asked this process to end."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
 
 
 def _complain(error: Exception, code: int) -> int:

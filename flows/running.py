@@ -14,9 +14,10 @@ from typing import Any
 from artifacts.runs import RunRecord, StageRecord, load_runs
 from artifacts.store import Store
 from flows import server
+from flows.ghosts import bury_ghosts
 from flows.preflight import Prepared, prepare
 from flows.selection import Rerun
-from flows.terminal import Display, Log, Screen, plan_table, result_of, run_tables
+from flows.terminal import NARROW, Display, Log, Screen, plan_table, result_of, run_tables
 from models.config import Config
 from tasks import progress
 
@@ -133,6 +134,8 @@ def _run_flow(
             _import_tensorflow()
         prefect_server.wait()
         with _prefect_at(prefect_server.url), watcher, progress.listening(watcher):
+            for name in bury_ghosts(store):
+                output.remarks.print(f"Run {name} had died: marked as crashed in Prefect.")
             return transfer_learning(config=config, rerun=rerun, store=str(store.root))
 
 
@@ -169,7 +172,7 @@ def _prefect_at(url: str) -> Iterator[None]:
 def _show(done: RunRecord, store: Store, output: Output) -> None:
     manifests = [store.manifest(stage.name, stage.key) for stage in done.stages]
     found = {m.ref.stage: result_of(m.ref.stage, m.ref.metrics) for m in manifests if m}
-    for table in run_tables(done, found):
+    for table in run_tables(done, found if output.results.width >= NARROW else {}):
         output.results.print()
         output.results.print(table)
     output.remarks.print()

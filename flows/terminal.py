@@ -157,14 +157,18 @@ def run_tables(record: RunRecord, found: Mapping[str, str]) -> list[Table]:
 
     Args:
         record: The run.
-        found: What each stage found, in a few words.
+        found: What each stage found, in a few words; empty leaves the column out.
     """
     stages = Table(box=None, pad_edge=False, header_style="dim")
-    for title, align in (("stage", "left"), ("", "left"), ("seconds", "right"), ("result", "left")):
-        stages.add_column(title, justify=align)  # type: ignore[arg-type] # a literal by hand
+    stages.add_column("stage", no_wrap=True)
+    stages.add_column("", no_wrap=True)
+    stages.add_column("seconds", justify="right", no_wrap=True)
+    if found:
+        stages.add_column("result")
     for stage in record.stages:
         state = Text(stage.state, style=STATE_STYLE[stage.state])
-        stages.add_row(stage.name, state, f"{stage.seconds:.1f}", found.get(stage.name, ""))
+        row = (stage.name, state, f"{stage.seconds:.1f}", found.get(stage.name, ""))
+        stages.add_row(*row[: len(stages.columns)])
     if not record.results:
         return [stages]
     results = Table(box=None, pad_edge=False, header_style="dim")
@@ -180,8 +184,9 @@ def run_tables(record: RunRecord, found: Mapping[str, str]) -> list[Table]:
 def plan_table(steps: Sequence[Step]) -> Table:
     """What would become of each stage, since when or why."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("stage", "", "since, or why"):
-        table.add_column(title)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("since, or why", overflow="fold")
     for step in steps:
         if step.state == "cached":
             since = f"{step.created[:19].replace('T', ' ')} UTC"

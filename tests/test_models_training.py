@@ -3,6 +3,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, get_args
 
@@ -346,6 +347,17 @@ def test_equal_models_are_compiled_once_and_trained_apart() -> None:
         train(alone, *TRAIN, settings=settings, optimizer=build_optimizer(settings))
         assert_same(shared, alone)
     assert training._build_twin_program.cache_info().misses == before + 1
+
+
+def test_threads_that_share_a_program_do_not_disturb_each_other() -> None:
+    alone, together = ([build_head(COLUMNS, CLASSES, seed) for seed in range(4)] for _ in range(2))
+    settings = SETTINGS.model_copy(update={"max_epochs": 20})
+    for model in alone:
+        train(model, *TRAIN, settings=settings)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda model: train(model, *TRAIN, settings=settings), together))
+    for first, second in zip(alone, together, strict=True):
+        assert_same(first, second)
 
 
 def build_other(kind: str) -> Any:

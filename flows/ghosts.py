@@ -1,0 +1,61 @@
+"""Runs whose process died: found by the lock they no longer hold, and marked as crashed.
+
+Prefect alone shows such a run as Running for ever.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from artifacts.runs import RunRecord, is_alive, load_runs, save_run
+from artifacts.store import Store
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+NOTE = "Its process died; headstart found it at a later start. Run again: it goes on from there."
+
+
+def find_ghosts(store: Store) -> list[RunRecord]:
+    """Records of runs that say they are under way and are not."""
+    return [
+        record
+        for record in load_runs(store.root)
+        if record.status == "running" and not is_alive(store.root, record)
+    ]
+
+
+def bury_ghosts(store: Store) -> Iterator[str]:
+    """Marks dead runs as crashed in Prefect and in the store; yields their names.
+
+    Needs a server that answers.
+    """
+    ghosts = find_ghosts(store)
+    if not ghosts:
+        return
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        for record in ghosts:
+            if record.flow_run_id:
+                _crash(client, UUID(record.flow_run_id))
+            save_run(store.root, record.model_copy(update={"status": "died"}))
+            yield record.run
+
+
+def _crash(client: "SyncPrefectClient", flow_run: UUID) -> None:
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.exceptions import ObjectNotFound
+    from prefect.states import Crashed
+
+    try:
+        state = client.read_flow_run(flow_run).state
+    except ObjectNotFound:
+        return  # It ran against another server's database.
+    if state and state.is_final():
+        return
+    of_the_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
+    for task_run in client.read_task_runs(flow_run_filter=of_the_run):
+        if task_run.state and not task_run.state.is_final():
+            client.set_task_run_state(task_run.id, Crashed(message=NOTE), force=True)
+    client.set_flow_run_state(flow_run, Crashed(message=NOTE), force=True)
