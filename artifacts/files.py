@@ -39,20 +39,28 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name, syncs it, then renames it into place."""
+def write_atomic(path: Path, content: bytes, durable: bool = True) -> None:
+    """Writes a file under a temporary name, syncs it, then renames it into place.
+
+    Args:
+        path: The file, afterwards with the old content or the new one, never with part of it.
+        content: The new content.
+        durable: Also wait for the disk, which may take long; else a loss of power can undo it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def is_held(path: Path) -> bool:

@@ -57,7 +57,9 @@ class RunRecord(BaseModel):
 def save_run(root: Path, record: RunRecord) -> None:
     """Writes a run's record into a store, whole or not at all."""
     content = record.model_dump_json(indent=1).encode() + b"\n"
-    write_atomic(root / "runs" / f"{record.run}.json", content)
+    # While a run is going on, its record is only for those who look meanwhile.
+    durable = record.status != "running"
+    write_atomic(root / "runs" / f"{record.run}.json", content, durable)
 
 
 @contextlib.contextmanager

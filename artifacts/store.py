@@ -340,7 +340,7 @@ class Store:
         # A read-only store still works, it only checks every byte every time.
         with contextlib.suppress(OSError):
             content = files.canonical_json({"digest": ref.digest, "files": facts})
-            files.write_atomic(self._stamp_path(ref), content)
+            files.write_atomic(self._stamp_path(ref), content, durable=False)
 
     def _forget_stamp(self, ref: Ref) -> None:
         with contextlib.suppress(OSError):

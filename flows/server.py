@@ -2,12 +2,12 @@
 
 It lives as long as a run uses it, or until told to stop once ``headstart ui`` has asked it to stay.
 Each user of it holds a shared lock on one file; the server leaves when it can take that lock for
-itself. The kernel frees the lock of a process that dies, so nothing is left behind.
+itself. The server holds the lock on another file from before its process starts, so it is known to
+run. The kernel frees the locks of a process that dies, so nothing is left behind.
 """
 
 import contextlib
 import fcntl
-import json
 import os
 import socket
 import subprocess
@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+from artifacts import files
 
 LOOPBACK = "127.0.0.1"
 USUAL_PORT = 4200
@@ -46,7 +48,7 @@ def settle_environment() -> None:
 
 
 def _home() -> Path:
-    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser().absolute()
     home.mkdir(parents=True, exist_ok=True)
     return home
 
@@ -121,52 +123,38 @@ def _ensure_started() -> str:
         fcntl.flock(start, fcntl.LOCK_EX)
         if not _is_running():
             _start()
-        return str(_remembered()["url"])
+        return _file("url").read_text()
 
 
 def _start() -> None:
     url = f"http://{LOOPBACK}:{_free_port()}/api"
-    with _file("log").open("ab") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own module, no words of a user's
-            [sys.executable, "-m", "flows.server", url],
+    files.write_atomic(_file("url"), url.encode())
+    with _file("log").open("ab") as log, _file("alive").open("ab") as alive:
+        # The lock goes with the open file, so the child has it from its first instant.
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        subprocess.Popen(  # noqa: S603 - our own module, no words of a user's
+            [sys.executable, "-m", "flows.server", url, str(alive.fileno())],
+            pass_fds=[alive.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, "PREFECT_API_URL": url},
+            # Where a user stands there may be another package called flows.
+            cwd=Path(__file__).resolve().parent.parent,
+            env={**os.environ, "PREFECT_API_URL": url, "PREFECT_HOME": str(_home())},
             # Ctrl-C in the terminal is for the run; the server leaves when its users have.
             start_new_session=True,
         )
-    _file("json").write_text(json.dumps({"url": url, "pid": process.pid}))
-
-
-def _remembered() -> dict[str, object]:
-    try:
-        state = json.loads(_file("json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return state if isinstance(state, dict) else {}
 
 
 def _is_running() -> bool:
-    """Whether the remembered process is there and is the server: it holds the alive lock."""
+    """Whether some process holds the alive lock: the server, or one that is about to be it."""
     with _file("alive").open("ab") as alive:
         try:
-            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared, so that two who ask at once do not take each other for the server.
+            fcntl.flock(alive, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-    return _has_just_started()
-
-
-def _has_just_started() -> bool:
-    # Between its start and its lock a server has only its process to show.
-    pid = _remembered().get("pid")
-    if not isinstance(pid, int):
-        return False
-    try:
-        ended, _ = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return False
-    return ended == 0
+    return False
 
 
 def _answers(url: str) -> bool:
@@ -201,19 +189,25 @@ def release() -> None:
     _file("keep").unlink(missing_ok=True)
 
 
-def serve(url: str) -> None:
-    """Runs the server in this process until nobody uses it."""
+def serve(url: str, alive: int) -> None:
+    """Runs the server in this process until nobody uses it.
+
+    Args:
+        url: Of its API.
+        alive: Descriptor of the file whose lock says that the server runs.
+    """
     import uvicorn
     from prefect.server.api.server import create_app
 
+    os.set_inheritable(alive, False)
     host, _, port = url.removeprefix("http://").removesuffix("/api").partition(":")
-    with _file("alive").open("ab") as alive:
-        fcntl.flock(alive, fcntl.LOCK_EX)
-        server = uvicorn.Server(
-            uvicorn.Config(create_app(), host=host, port=int(port), log_level="warning")
-        )
-        threading.Thread(target=_leave_when_unused, args=(server,), daemon=True).start()
-        server.run()
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(), host=host, port=int(port), log_level="warning")
+    )
+    threading.Thread(target=_leave_when_unused, args=(server,), daemon=True).start()
+    server.run()
+    # Before the users' lock goes, so that whoever waits for that does not take us for running.
+    os.close(alive)
 
 
 def _leave_when_unused(server: "object") -> None:
@@ -235,4 +229,4 @@ def _is_unused(users: IO[bytes]) -> bool:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], int(sys.argv[2]))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import keras
 import numpy as np
@@ -22,6 +22,17 @@ from models.config import Training
 Array = np.ndarray[Any, Any]
 Arrays = tuple[Array, ...]
 RowLoss = Callable[[Any, Any], Any]
+
+
+class Sliceable(Protocol):
+    """Rows that need not be in memory."""
+
+    def __len__(self) -> int:
+        """How many rows there are."""
+
+    def __getitem__(self, where: slice, /) -> Array:
+        """The rows of a slice, ``(rows, ...)``."""
+
 
 ACCURACY: Mapping[str, RowLoss] = {"accuracy": keras.metrics.sparse_categorical_accuracy}
 
@@ -225,13 +236,22 @@ def fit(
     return _to_history(model, state)
 
 
-def predict(model: keras.Model, x: Array, batch_size: int = 2000) -> Array:
+def predict_labels(model: keras.Model, x: Sliceable, batch_size: int = 2000) -> Array:
+    """The most probable class of each row by a classifier, ``(rows,)``."""
+    blocks = predict_blocks(model, x, batch_size)
+    # A class in two bytes: six million predictions then take 12 MB.
+    return np.concatenate([outputs[0].argmax(axis=1).astype(np.uint16) for outputs in blocks])
+
+
+def predict(model: keras.Model, x: Sliceable, batch_size: int = 2000) -> Array:
     """Computes the outputs of a one-output model, ``(rows, ...)``, a block of rows at a time."""
     blocks = [outputs[0] for outputs in predict_blocks(model, x, batch_size)]
     return np.concatenate(blocks) if blocks else np.empty((0, *model.output_shape[1:]), np.float32)
 
 
-def predict_blocks(model: keras.Model, x: Array, batch_size: int = 2000) -> Iterator[list[Array]]:
+def predict_blocks(
+    model: keras.Model, x: Sliceable, batch_size: int = 2000, start: int = 0
+) -> Iterator[list[Array]]:
     """Computes the outputs of a model block by block, for results larger than memory.
 
     The last block is padded to the size of the others and trimmed after. So one compiled
@@ -239,15 +259,16 @@ def predict_blocks(model: keras.Model, x: Array, batch_size: int = 2000) -> Iter
 
     Args:
         model: A model with one input.
-        x: Rows, ``(rows, ...)``; may be memory-mapped.
+        x: Rows, ``(rows, ...)``: an array, or anything that gives one for a slice of rows.
         batch_size: Rows of a block.
+        start: The first row to compute.
 
     Yields:
         For each block the list of the model's outputs, ``(up to batch_size, ...)``.
     """
     forward = _compile_forward(model)
-    for start in range(0, len(x), batch_size):
-        block = x[start : start + batch_size]
+    for first in range(start, len(x), batch_size):
+        block = x[first : first + batch_size]
         padding = [(0, batch_size - len(block))] + [(0, 0)] * (block.ndim - 1)
         outputs = forward(_to_tensor(np.pad(block, padding)))
         yield [output.numpy()[: len(block)] for output in tf.nest.flatten(outputs)]

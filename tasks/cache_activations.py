@@ -3,7 +3,8 @@
 from typing import Any
 
 from artifacts.reference import Ref
-from tasks.rows import read_rows
+from tasks.blocks import BlockWriter
+from tasks.rows import PARTS, open_rows
 from tasks.stage import Work, stage
 
 
@@ -17,7 +18,7 @@ def cache_activations(
     layers: tuple[str, ...],
     threads: int,
 ) -> dict[str, Any]:
-    """Runs every target image through the frozen trunk, once for all layers."""
+    """Runs every target image through the frozen trunk, once for all layers, in blocks."""
     from models.checkpoints import load_keras
     from models.networks import cut_trunk
     from models.runtime import use_threads
@@ -27,17 +28,13 @@ def cache_activations(
     trunk = cut_trunk(load_keras(work.content(checkpoint, "model.keras")), layers)
     widths = [output.shape[1] for output in trunk.outputs]
     rows = {}
-    for part in ("train", "validation", "test"):
-        images, _ = read_rows(work, dataset, split, part)
-        files = [
-            work.create_array(f"{layer}/{part}.npy", (len(images), width))
-            for layer, width in zip(layers, widths, strict=True)
-        ]
-        done = 0
-        for block in predict_blocks(trunk, images):
-            for file, values in zip(files, block, strict=True):
-                file[done : done + len(values)] = values
-            done += len(block[0])
-            work.progress(part, done, len(images))
-        rows[part] = done
+    for part in PARTS:
+        images = open_rows(work, dataset, split, part)
+        names = [f"{layer}/{part}.npy" for layer in layers]
+        writer = BlockWriter(work, part, names, widths, len(images))
+        for block in predict_blocks(trunk, images, start=writer.done):
+            writer.write(block)
+            work.progress(part, writer.done, len(images))
+        writer.finish()
+        rows[part] = len(images)
     return {"layers": list(layers), "rows": rows}

@@ -5,7 +5,7 @@ from typing import Any
 from artifacts.reference import Ref
 from models.config import Evaluate
 from models.published import published_ranges
-from tasks.rows import read_labels, read_rows
+from tasks.rows import open_activations, open_rows, read_labels
 from tasks.stage import Work, stage
 from tasks.train_baselines import PIXELS, SCRATCH
 from tasks.trained import load_model
@@ -29,21 +29,21 @@ def evaluate(
     from models.checkpoints import load_keras
     from models.metrics import count_confusion, measure_accuracy, score_classes
     from models.runtime import use_threads
-    from models.training import predict
+    from models.training import predict_labels
 
     use_threads(threads)
-    images, source_labels = read_rows(work, dataset, source_split, "test")
     classifier = load_keras(work.content(checkpoint, "model.keras"))
-    pretrained = predict(classifier, images).argmax(axis=1)
+    pretrained = predict_labels(classifier, open_rows(work, dataset, source_split, "test"))
+    source_labels = read_labels(work, source_split, "test")
 
     labels = read_labels(work, target_split, "test")
-    targets, _ = read_rows(work, dataset, target_split, "test")
+    targets = open_rows(work, dataset, target_split, "test")
     predicted = {}
     for layer in heads.metrics["layers"]:
-        rows = work.array(activations, f"{layer}/test.npy")
-        predicted[f"head on {layer}"] = predict(load_model(work, heads, layer), rows).argmax(axis=1)
+        rows = open_activations(work, activations, layer, "test")
+        predicted[f"head on {layer}"] = predict_labels(load_model(work, heads, layer), rows)
     for title, baseline in {"softmax on pixels": PIXELS, "from scratch": SCRATCH}.items():
-        predicted[title] = predict(load_model(work, baselines, baseline), targets).argmax(axis=1)
+        predicted[title] = predict_labels(load_model(work, baselines, baseline), targets)
 
     chosen = f"head on {heads.metrics['best']}"
     classes = target_split.metrics["classes"]

@@ -90,10 +90,6 @@ class Work:
         """Makes an array part of the result, as .npy."""
         np.save(self.path(name), array, allow_pickle=False)
 
-    def create_array(self, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """A float32 .npy file of the result as a memory map, to be filled in blocks."""
-        return np.lib.format.open_memmap(self.path(name), "w+", np.float32, shape)
-
     def save_arrays(self, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Makes named arrays part of the result, as .npz."""
         self.path(name).write_bytes(files.pack_arrays(arrays))
@@ -110,12 +106,12 @@ class Work:
         """Keeps what this stage can go on from if it dies; replaced atomically."""
         content = files.pack_arrays(arrays)
         sealed = files.sha256_bytes(content).encode() + content
-        files.write_atomic(self._state(name), sealed)
+        files.write_atomic(self.state(name), sealed)
 
     def load_state(self, name: str) -> dict[str, npt.NDArray[Any]] | None:
         """What an earlier try at this stage left, if it is whole."""
         try:
-            sealed = self._state(name).read_bytes()
+            sealed = self.state(name).read_bytes()
         except OSError:
             return None
         content = sealed[64:]
@@ -124,7 +120,8 @@ class Work:
         self.resumed = True
         return files.unpack_arrays(content)
 
-    def _state(self, name: str) -> Path:
+    def state(self, name: str) -> Path:
+        """The path of a file that this stage can go on from."""
         return self.store.state_path(self.draft.stage, self.draft.key) / name
 
     def progress(self, text: str, done: int, total: int, **values: float) -> None:

@@ -1,0 +1,89 @@
+"""What several test modules share: the command in a process of its own, with its own folders."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Headstart:
+    """The command, run in processes of its own that share a store and a Prefect home."""
+
+    def __init__(self, store: Path, home: Path) -> None:
+        self.store, self.home = store, home
+        self.environment = {
+            **{n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")},
+            "HEADSTART_STORE": str(store),
+            "PREFECT_HOME": str(home),
+            # A test run as root or elsewhere finds the code under test all the same.
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "100",
+        }
+
+    def start(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+        return self.start_python("-m", "flows.cli", *arguments, **more)
+
+    def start_python(self, *arguments: str, **more: Any) -> subprocess.Popen[str]:
+        more = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT} | more
+        more["env"] = self.environment | more.get("env", {})
+        return subprocess.Popen([sys.executable, *arguments], text=True, **more)
+
+    def __call__(self, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments, **more)
+        out, err = process.communicate(timeout=600)
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def json(self, *arguments: str) -> Any:
+        """The document that a command prints with --json; it must succeed."""
+        done = self(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def prefect(self, path: str, **body: Any) -> Any:
+        """An answer of the API of the server that `headstart ui` keeps."""
+        address = self("ui").stdout.split()[1]
+        request = urllib.request.Request(  # noqa: S310 - http only
+            f"{address}/api/{path}",
+            data=json.dumps(body).encode() if body else None,
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - http only
+            return json.load(answer)
+
+    def with_store(self, store: Path) -> "Headstart":
+        """The same command and Prefect home with another store."""
+        return Headstart(store, self.home)
+
+
+@pytest.fixture
+def headstart(tmp_path: Path) -> Iterator[Headstart]:
+    command = Headstart(tmp_path / "store", tmp_path / "prefect")
+    yield command
+    command("ui", "--stop")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Headstart, Any]]:
+    """A finished shrunk run, not to be changed, and what it printed; its server stays up."""
+    folder = tmp_path_factory.mktemp("finished")
+    command = Headstart(folder / "store", folder / "prefect")
+    command("ui")
+    yield command, command.json("run", "--tiny")
+    command("ui", "--stop")
+
+
+@pytest.fixture
+def tiny(finished: tuple[Headstart, Any], tmp_path: Path) -> Headstart:
+    """The command on a copy of a finished shrunk run's store."""
+    command, _ = finished
+    shutil.copytree(command.store, tmp_path / "tiny")
+    return command.with_store(tmp_path / "tiny")

@@ -1,0 +1,155 @@
+import contextlib
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from flows import server
+
+HOLD = """
+import sys
+from flows import server
+
+server.settle_environment()
+with server.connection() as used:
+    used.wait()
+    print(used.url, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    return tmp_path
+
+
+def answers(url):
+    with contextlib.suppress(urllib.error.URLError, OSError):
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as answer:  # noqa: S310 - http only
+            return answer.status == 200
+    return False
+
+
+def leaves(url):
+    limit = time.monotonic() + 60
+    while answers(url) and time.monotonic() < limit:
+        time.sleep(0.2)
+    return not answers(url)
+
+
+@pytest.fixture
+def hold(headstart):
+    """Starts a process that uses the server until its input is closed."""
+    users = []
+
+    def start(**variables):
+        user = headstart.start_python("-c", HOLD, stdin=subprocess.PIPE, env=variables)
+        users.append(user)
+        return user
+
+    yield start
+    for user in users:
+        user.kill()
+        user.communicate()
+
+
+def test_nothing_runs_where_nothing_was_started(home):
+    assert not server._is_running()
+
+
+def test_what_a_dead_server_left_is_no_obstacle(home):
+    for name in ("url", "alive", "users", "start", "log"):
+        (home / f"headstart-server.{name}").write_text("http://127.0.0.1:9/api")
+    assert not server._is_running()
+
+
+def test_one_who_asks_is_not_taken_for_the_server(home):
+    with (home / "headstart-server.alive").open("ab") as alive:
+        server.fcntl.flock(alive, server.fcntl.LOCK_SH)
+        assert not server._is_running()
+
+
+def test_whoever_holds_the_lock_is_the_server(home):
+    with (home / "headstart-server.alive").open("ab") as alive:
+        server.fcntl.flock(alive, server.fcntl.LOCK_EX)
+        assert server._is_running()
+    assert not server._is_running()
+
+
+def test_the_users_own_settings_stay(monkeypatch):
+    monkeypatch.setattr(server.os, "environ", {"DO_NOT_TRACK": "0"})
+    server.settle_environment()
+    assert server.os.environ["DO_NOT_TRACK"] == "0"
+    assert server.os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_stopping_what_does_not_run_is_no_error(headstart):
+    done = headstart("ui", "--stop")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_users_who_come_at_once_share_a_server_that_leaves_after_the_last(hold):
+    first, second = hold(), hold()
+    url = first.stdout.readline().strip()
+    assert url.startswith("http://127.0.0.1:")
+    assert second.stdout.readline().strip() == url
+    first.kill()
+    first.wait()
+    time.sleep(3)
+    assert answers(url)
+    second.kill()
+    assert leaves(url)
+
+
+@pytest.mark.slow
+def test_a_server_that_was_killed_is_replaced(headstart, hold):
+    first = hold()
+    url = first.stdout.readline().strip()
+    pids = subprocess.run(["pgrep", "-f", f"flows.server {url}"], capture_output=True, text=True)  # noqa: S607
+    subprocess.run(["kill", "-KILL", *pids.stdout.split()], check=True)  # noqa: S607
+    assert leaves(url)
+    assert answers(hold().stdout.readline().strip())
+
+
+@pytest.mark.slow
+def test_ui_keeps_the_server_until_told_to_let_it_go(headstart):
+    shown = headstart("ui").stdout
+    assert shown.endswith("It stays until: headstart ui --stop\n")
+    url = f"{shown.split()[1]}/api"
+    time.sleep(3)
+    assert answers(url)
+    assert headstart("ui").stdout == shown
+    headstart("ui", "--stop")
+    assert leaves(url)
+
+
+@pytest.mark.slow
+def test_a_given_server_is_used_and_named_if_it_does_not_answer(headstart):
+    done = headstart("ui", env={"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+    assert done.returncode == 1
+    assert "http://127.0.0.1:9/api does not answer" in done.stderr
+    assert not list(headstart.home.glob("headstart-server.url"))
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_start_is_told_with_its_log(headstart):
+    database = "sqlite+aiosqlite:////no/such/folder/prefect.db"
+    done = headstart("ui", env={"PREFECT_API_DATABASE_CONNECTION_URL": database})
+    assert done.returncode == 1
+    log = headstart.home / "headstart-server.log"
+    assert done.stderr.splitlines()[-1].endswith(f"did not start; its log is {log}")
+    assert "unable to open database file" in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_package_called_flows_where_the_user_stands_is_not_in_the_way(headstart, tmp_path):
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "__init__.py").touch()
+    code = "from flows.cli import main; main(['ui'])"
+    started = headstart.start_python("-P", "-c", code, cwd=tmp_path)
+    out, err = started.communicate(timeout=120)
+    assert out.startswith("Prefect: http://127.0.0.1:"), err
