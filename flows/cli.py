@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -245,6 +246,20 @@ def verify(*, store: StorePath = None, as_json: Json = False) -> int:
             sys.stdout.write(f"{name}: {', '.join(problems)}\n")
         sys.stdout.write(f"{entries} entries in {place.root}, {len(damaged)} damaged\n")
     return FAILED if damaged else DONE
+
+
+@app.command
+def doctor(*, store: StorePath = None, as_json: Json = False) -> int:
+    """Look at versions, store, disk, clock, server and dead runs; say what to do. Exit 1 if any."""
+    from flows.doctor import examine
+
+    findings = list(examine(_store(store)))
+    if as_json:
+        _print_json({"findings": [asdict(finding) for finding in findings]})
+    for finding in [] if as_json else findings:
+        mark = "ok" if finding.good else "LOOK"
+        sys.stdout.write(f"{mark:5}{finding.about}: {finding.text}\n")
+    return DONE if all(finding.good for finding in findings) else FAILED
 
 
 @app.command

@@ -1,12 +1,10 @@
 """One run from the command line: settled, run through Prefect only if need be, shown."""
 
-import contextlib
 import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -133,7 +131,7 @@ def _run_flow(
         if not prepared.is_idle:
             _import_tensorflow()
         prefect_server.wait()
-        with _prefect_at(prefect_server.url), watcher, progress.listening(watcher):
+        with server.used_by_prefect(prefect_server.url), watcher, progress.listening(watcher):
             for name in bury_ghosts(store):
                 output.remarks.print(f"Run {name} had died: marked as crashed in Prefect.")
             return transfer_learning(config=config, rerun=rerun, store=str(store.root))
@@ -154,19 +152,6 @@ def _import_tensorflow() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-
-
-@contextlib.contextmanager
-def _prefect_at(url: str) -> Iterator[None]:
-    from prefect.settings import (
-        PREFECT_API_URL,
-        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-        temporary_settings,
-    )
-
-    # The heartbeat's thread sleeps a second and is waited for at the end of every flow.
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
 
 
 def _show(done: RunRecord, store: Store, output: Output) -> None:

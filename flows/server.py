@@ -111,6 +111,20 @@ def connection() -> Iterator[Connection]:
 
 
 @contextlib.contextmanager
+def used_by_prefect(url: str) -> Iterator[None]:
+    """Makes Prefect in this process talk to a server."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
+
+    # The heartbeat's thread sleeps a second and is waited for at the end of every flow.
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+@contextlib.contextmanager
 def _hold_shared() -> Iterator[None]:
     with _file("users").open("ab") as users:
         fcntl.flock(users, fcntl.LOCK_SH)

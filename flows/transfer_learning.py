@@ -116,7 +116,7 @@ class _Run:
         started = time.monotonic()
         progress.emit(progress.Event(stage.name, "start", stage.describe(arguments)))
         fresh = stage.name in self.selection.fresh and stage.name not in self.stages
-        task = as_task(stage, self.store, refresh=True if fresh else None)
+        task = as_task(stage, self.store, self.config.limits, refresh=True if fresh else None)
         state = task(**arguments, return_state=True)
         ref: Ref = state.result()
         self._account(ref, state.name == "Cached", time.monotonic() - started)

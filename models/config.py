@@ -182,6 +182,17 @@ class Run(Section):
     )
 
 
+class Limits(Section):
+    """How long to try. No part of any result, so of no stage's key."""
+
+    retries: int = Field(
+        3, ge=0, description="Further tries at a stage after a fault that may pass, such as I/O."
+    )
+    stage_seconds: float = Field(
+        0.0, ge=0, description="Longest one try at a stage may take; the next goes on. 0: no limit."
+    )
+
+
 class Config(Section):
     """Everything one run of the pipeline depends on."""
 
@@ -193,6 +204,7 @@ class Config(Section):
     baselines: Baselines = Baselines()
     evaluate: Evaluate = Evaluate()
     run: Run = Run()
+    limits: Limits = Limits()
 
     @model_validator(mode="after")
     def _layers_exist(self) -> Self:

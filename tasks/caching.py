@@ -17,9 +17,8 @@ from prefect.tasks import exponential_backoff
 
 from artifacts.reference import Ref
 from artifacts.store import Store, is_transient
+from models.config import Limits
 from tasks.stage import Stage
-
-RETRIES = 3
 
 
 @dataclass(kw_only=True)
@@ -64,12 +63,15 @@ def _recorded(results: ResultStore, name: str) -> object:
         return None
 
 
-def as_task(stage: Stage, store: Store, refresh: bool | None = None) -> Task[..., Ref]:
+def as_task(
+    stage: Stage, store: Store, limits: Limits, refresh: bool | None = None
+) -> Task[..., Ref]:
     """A stage as a Prefect task on one store.
 
     Args:
         stage: What to run.
         store: Where its inputs lie and its result goes.
+        limits: How often to try, and for how long.
         refresh: True computes it even if it is cached. None leaves that to Prefect's settings.
     """
     policy = StageKey(stage=stage, store=store)
@@ -100,7 +102,8 @@ def as_task(stage: Stage, store: Store, refresh: bool | None = None) -> Task[...
         result_storage=store.records_path(),
         result_serializer="json",
         cache_result_in_memory=False,
-        retries=RETRIES,
+        retries=limits.retries,
+        timeout_seconds=limits.stage_seconds or None,
         retry_delay_seconds=exponential_backoff(backoff_factor=2),
         retry_jitter_factor=0.5,
         retry_condition_fn=_may_retry,
