@@ -1,4 +1,6 @@
 import contextlib
+import fcntl
+import os
 import subprocess
 import time
 import urllib.error
@@ -68,22 +70,22 @@ def test_what_a_dead_server_left_is_no_obstacle(home):
 
 def test_one_who_asks_is_not_taken_for_the_server(home):
     with (home / "headstart-server.alive").open("ab") as alive:
-        server.fcntl.flock(alive, server.fcntl.LOCK_SH)
+        fcntl.flock(alive, fcntl.LOCK_SH)
         assert not server._is_running()
 
 
 def test_whoever_holds_the_lock_is_the_server(home):
     with (home / "headstart-server.alive").open("ab") as alive:
-        server.fcntl.flock(alive, server.fcntl.LOCK_EX)
+        fcntl.flock(alive, fcntl.LOCK_EX)
         assert server._is_running()
     assert not server._is_running()
 
 
 def test_the_users_own_settings_stay(monkeypatch):
-    monkeypatch.setattr(server.os, "environ", {"DO_NOT_TRACK": "0"})
+    monkeypatch.setattr(os, "environ", {"DO_NOT_TRACK": "0"})
     server.settle_environment()
-    assert server.os.environ["DO_NOT_TRACK"] == "0"
-    assert server.os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    assert os.environ["DO_NOT_TRACK"] == "0"
+    assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
 
 
 def test_stopping_what_does_not_run_is_no_error(headstart):
