@@ -273,10 +273,12 @@ class Store:
     @contextlib.contextmanager
     def draft(self, stage: str, key: str) -> Iterator[Draft]:
         """A fresh folder for an entry's files; gone again unless committed."""
-        path = files.temporary_name(self.entry_path(stage, key))
+        entry = self.entry_path(stage, key)
+        path = files.temporary_name(entry)
         path.mkdir(parents=True)
         try:
-            yield Draft(stage, key, path)
+            with files.naming(entry):
+                yield Draft(stage, key, path)
         finally:
             shutil.rmtree(path, ignore_errors=True)
 

@@ -161,10 +161,12 @@ def _show(done: RunRecord, store: Store, output: Output) -> None:
         output.results.print()
         output.results.print(table)
     output.remarks.print()
-    output.remarks.print(f"{done.seconds:.1f} s. Results are in {store.root}", soft_wrap=True)
+    output.remarks.print(
+        f"{done.seconds:.1f} s. Results are in {store.root}", markup=False, soft_wrap=True
+    )
     for stage in done.stages:
         if stage.name == "publish":
             place = store.entry_path(stage.name, stage.key)
-            output.remarks.print(f"Figures and tables: {place}", soft_wrap=True)
+            output.remarks.print(f"Figures and tables: {place}", markup=False, soft_wrap=True)
     if done.flow_run_id:
         output.remarks.print("See the run in Prefect's UI: headstart ui", soft_wrap=True)

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,7 +48,11 @@ def settle_environment() -> None:
 
 def _home() -> Path:
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser().absolute()
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"Prefect's folder {home}: {error.strerror}; choose another with PREFECT_HOME"
+        raise ServerError(msg) from None
     return home
 
 
@@ -175,7 +178,7 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:  # noqa: S310 - http only
             return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+    except (OSError, ValueError):  # ValueError: what PREFECT_API_URL names is no address.
         return False
 
 

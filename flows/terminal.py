@@ -43,11 +43,16 @@ def mute(stream: IO[str]) -> None:
 def left(event: Event, elapsed: float, last_time: float) -> str:
     """How long a stage still takes: as last time if it ran before, else at most so long."""
     if last_time > elapsed:
-        return f"about {last_time - elapsed:.0f} s left"
+        return f"about {duration(last_time - elapsed)} left"
     if event.done and event.total:
         most = elapsed * (event.total - event.done) / event.done
-        return f"at most {most:.0f} s left" if most >= 1 else ""
+        return f"at most {duration(most)} left" if most >= 1 else ""
     return ""
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: ``45 s`` or ``12 min``."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def describe(event: Event, elapsed: float, last_time: float) -> str:
@@ -173,7 +178,8 @@ def run_tables(record: RunRecord, found: Mapping[str, str]) -> list[Table]:
         return [stages]
     results = Table(box=None, pad_edge=False, header_style="dim")
     results.add_column("test accuracy, %")
-    for title in ("", "interval", "published"):
+    level = 100 * record.settings["evaluate"]["confidence"]
+    for title in ("", f"{level:g}% interval", "published"):
         results.add_column(title, justify="right")
     for result in record.results:
         accuracy = percent(result["accuracy"])

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,20 @@ class Headstart:
         return Headstart(store, self.home)
 
 
+@pytest.fixture(scope="session")
+def headstart_at() -> Iterator[Callable[[Path], Headstart]]:
+    """Makes the command with a store and a Prefect home in a folder."""
+    made = []
+
+    def make(folder: Path) -> Headstart:
+        made.append(Headstart(folder / "store", folder / "prefect"))
+        return made[-1]
+
+    yield make
+    for command in made:
+        command("ui", "--stop")
+
+
 @pytest.fixture
 def headstart(tmp_path: Path) -> Iterator[Headstart]:
     command = Headstart(tmp_path / "store", tmp_path / "prefect")
@@ -87,3 +101,18 @@ def tiny(finished: tuple[Headstart, Any], tmp_path: Path) -> Headstart:
     command, _ = finished
     shutil.copytree(command.store, tmp_path / "tiny")
     return command.with_store(tmp_path / "tiny")
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[None]:
+    """A Prefect server of the tests' own, for flows that run in this process."""
+    from flows.server import settle_environment
+
+    settle_environment()
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    # The heartbeat's thread sleeps a second and is waited for at the end of every flow.
+    quick = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
+    with prefect_test_harness(server_startup_timeout=120), quick:
+        yield

@@ -308,6 +308,12 @@ def test_each_command_looks_into_a_store(capsys, monkeypatch, finished, argument
     json.loads(capsys.readouterr().out)
 
 
+def test_a_store_may_have_any_name(tiny, tmp_path):
+    place = tiny.store.rename(tmp_path / "my störe [1]")
+    done = tiny("run", "--tiny", "--store", str(place))
+    assert f"Results are in {place}\n" in done.stderr
+
+
 def test_verify_names_the_damaged_entry(capsys, tiny):
     weights = next(tiny.store.glob("pretrain/*/classifier/weights.npz"))
     content = bytearray(weights.read_bytes())
@@ -341,22 +347,42 @@ def test_colours_are_for_terminals_that_want_them(finished, variables, coloured)
     assert (b"\x1b[36m" in shown) is coloured
 
 
-def test_an_interrupted_run_goes_on_to_the_same_result(tiny, tmp_path):
-    longer = ["run", "--tiny", "--only", "pretrain", "--set", "pretrain.max_epochs=100"]
-    longer += ["--set", "pretrain.patience=100"]
+LONGER = ["run", "--tiny", "--only", "pretrain"]
+LONGER += ["--set", "pretrain.max_epochs=100", "--set", "pretrain.patience=100"]
+
+
+@pytest.fixture
+def interrupted(tiny, tmp_path):
+    """A run that got Ctrl-C while it trained: its exit code and what it said."""
     with (tmp_path / "log").open("w") as log:
-        interrupted = tiny.start(*longer, stderr=log)
+        process = tiny.start(*LONGER, stderr=log)
         while not list(tiny.store.glob(".state/pretrain/*/*.npz")):
-            assert interrupted.poll() is None
+            assert process.poll() is None
             time.sleep(0.02)
-        interrupted.send_signal(signal.SIGINT)
-        interrupted.communicate(timeout=60)
-    assert interrupted.returncode == cli.INTERRUPTED
-    said = (tmp_path / "log").read_text().splitlines()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    return process.returncode, (tmp_path / "log").read_text().splitlines()
+
+
+def test_an_interruption_is_told_in_one_line(interrupted):
+    code, said = interrupted
+    assert code == cli.INTERRUPTED
     assert said[-1].startswith("headstart: interrupted")
     assert said[-2].startswith("pretrain: ")
-    resumed = tiny.json(*longer)
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_goes_on_to_the_same_result(interrupted, tiny):
+    resumed, undisturbed = tiny.json(*LONGER), tiny.json(*LONGER)
     assert states(resumed)["pretrain"] == "resumed"
-    again = tiny.json(*longer)
-    assert states(again)["pretrain"] == "ran"
-    assert digests(again)["pretrain"] == digests(resumed)["pretrain"]
+    assert states(undisturbed)["pretrain"] == "ran"
+    assert digests(undisturbed) == digests(resumed)
+
+
+@pytest.mark.slow
+def test_two_runs_at_once_share_the_work(headstart):
+    processes = [headstart.start("run", "--tiny", "--json") for _ in range(2)]
+    first, second = (json.loads(process.communicate(timeout=300)[0]) for process in processes)
+    assert digests(first) == digests(second)
+    ran = [[n for n, state in states(run).items() if state == "ran"] for run in (first, second)]
+    assert sorted(ran[0] + ran[1]) == sorted(STAGES)

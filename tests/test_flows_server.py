@@ -93,6 +93,14 @@ def test_stopping_what_does_not_run_is_no_error(headstart):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_home_that_cannot_be_made_is_named(headstart):
+    headstart.home.write_text("")
+    done = headstart("ui", "--stop")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"headstart: Prefect's folder {headstart.home}: File exists;")
+    headstart.home.unlink()
+
+
 @pytest.mark.slow
 def test_users_who_come_at_once_share_a_server_that_leaves_after_the_last(hold):
     first, second = hold(), hold()
@@ -130,10 +138,11 @@ def test_ui_keeps_the_server_until_told_to_let_it_go(headstart):
 
 
 @pytest.mark.slow
-def test_a_given_server_is_used_and_named_if_it_does_not_answer(headstart):
-    done = headstart("ui", env={"PREFECT_API_URL": "http://127.0.0.1:9/api"})
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/api", "nonsense"])
+def test_a_given_server_is_used_and_named_if_it_does_not_answer(headstart, url):
+    done = headstart("ui", env={"PREFECT_API_URL": url})
     assert done.returncode == 1
-    assert "http://127.0.0.1:9/api does not answer" in done.stderr
+    assert f"{url} does not answer" in done.stderr
     assert not list(headstart.home.glob("headstart-server.url"))
 
 

@@ -33,7 +33,9 @@ EVERY_MODULE = [name for package in MAY_IMPORT for name in modules(package)]
 
 def source_of(module: str) -> Path:
     path = ROOT / Path(*module.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    package = path / "__init__.py"
+    # A folder that is no package may stand beside a module of its name: artifacts/store is one.
+    return package if package.is_file() else path.with_suffix(".py")
 
 
 def imports_of(module: str) -> Iterator[str]:

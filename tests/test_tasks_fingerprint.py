@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import json
 import os
 import random
 import shutil
@@ -506,6 +507,57 @@ def test_every_stage_has_its_function_in_its_code_and_nothing_of_flows(original,
     files = {name.partition(":")[0] for name in reached}
     assert not [name for name in files if name.startswith("flows/")]
     assert not files & {f"{name.replace('.', '/')}.py" for name in BOUNDARY}
+
+
+TRACE = """
+import json, sys, threading
+from pathlib import Path
+from artifacts.store import Store
+from flows.pipeline import pipeline
+from models.config import load_config
+from models.datasets import find_dataset
+from tasks.fingerprint import ROOT
+
+store, config, called, now = Store(Path(sys.argv[1])), load_config(tiny=True), {}, []
+
+def note(frame, event, argument):
+    code = frame.f_code
+    if event == "call" and now and code.co_filename.startswith(str(ROOT)):
+        name = code.co_qualname.partition(".")[0]
+        file = Path(code.co_filename).relative_to(ROOT).as_posix()
+        called[now[-1]].add(f"{file}: {name}")
+
+def call(stage, /, **arguments):
+    key = stage.key(arguments)
+    stage.code()
+    called[stage.name] = set()
+    now.append(stage.name)
+    ref, computed = stage.run(arguments, store, store.raw_manifest(stage.name, key))
+    now.pop()
+    assert computed
+    return ref
+
+threading.setprofile(note)
+sys.setprofile(note)
+pipeline(config, find_dataset("mnist"), call)
+print(json.dumps({name: sorted(names) for name, names in called.items()}))
+"""
+
+
+@pytest.mark.slow
+def test_what_a_stage_calls_when_it_runs_is_in_its_code(tiny):
+    process = tiny.start_python("-c", TRACE, str(tiny.store))
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    carriers = {f"{name.replace('.', '/')}.py" for name in BOUNDARY}
+    reached, missing = codes(Project()), {}
+    for stage, called in json.loads(out).items():
+        own = {name for name in called if name.partition(":")[0] not in carriers}
+        # Modules and what has no name (`<module>`, `<lambda>`) run with what has one.
+        own = {name for name in own if "<" not in name and not name.startswith("tasks/fingerprint")}
+        assert len(own) > 1
+        missing[stage] = sorted(own - reached[stage].keys())
+    assert missing == dict.fromkeys(missing, [])
 
 
 def test_only_publishing_depends_on_how_figures_are_drawn(original):

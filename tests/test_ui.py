@@ -1,5 +1,6 @@
 """What users see in Prefect's own pages, in a real browser; screenshots are kept for review."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,12 @@ def page(browser):
     tab.close()
 
 
+def open_latest(page, address, key):
+    """From an artifact's page, which lists its versions, to the youngest one."""
+    page.goto(f"{address}/artifacts/key/{key}")
+    page.get_by_role("link", name=re.compile("^[0-9a-f]{8}$")).first.click()
+
+
 def keep(page, name):
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.wait_for_timeout(1000)  # The graph and the images fade in.
@@ -67,7 +74,7 @@ def test_a_runs_page_shows_its_tasks_and_their_states(page, shown, which, state)
     _, address, *_ = shown
     page.goto(f"{address}/runs/flow-run/{shown[which]['flow_run_id']}")
     page.get_by_text("0 1 2 3 4 to 5 6 7 8 9, seed 42").first.wait_for()
-    page.get_by_role("tab", name="Task Runs").click()
+    page.get_by_text("Task Runs", exact=True).click()
     page.get_by_text("pretrain 5x20 elu, seed 42").first.wait_for()
     assert page.get_by_text(state, exact=True).count() >= 8
     keep(page, f"run-{state.lower()}")
@@ -75,10 +82,10 @@ def test_a_runs_page_shows_its_tasks_and_their_states(page, shown, which, state)
 
 @pytest.mark.parametrize("key", ["learning-curves", "confusion-matrix", "accuracy-by-cut"])
 def test_a_figures_page_shows_the_picture(page, shown, key):
-    page.goto(f"{shown[1]}/artifacts/key/{key}")
-    page.get_by_text(key).first.wait_for()
-    page.locator("img[src^='data:image/png']").first.wait_for()
-    assert page.locator("img[src^='data:image/png']").first.evaluate("i => i.naturalWidth") > 300
+    open_latest(page, shown[1], key)
+    picture = page.locator("img[src^='data:image/png']")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 300
     keep(page, key)
 
 
@@ -90,7 +97,7 @@ def test_a_figures_page_shows_the_picture(page, shown, key):
     ],
 )
 def test_a_tables_page_shows_the_figures(page, shown, key, words):
-    page.goto(f"{shown[1]}/artifacts/key/{key}")
+    open_latest(page, shown[1], key)
     for word in words:
         page.get_by_text(word).first.wait_for()
     keep(page, key)
