@@ -33,7 +33,8 @@ class RunRecord(BaseModel):
         flow_run_id: Its id in Prefect's database.
         recorded: Whether this very run is in Prefect's database; a run in which nothing had to
             run is not, and names the flow run that recorded these results.
-        status: ``running``, ``completed``, ``failed`` or, where its process is gone, ``died``.
+        status: ``running``, ``completed``, ``failed``, ``interrupted``, or ``died`` where its
+            process is gone.
         started: When, UTC, ISO 8601.
         seconds: How long it took.
         settings: The whole config.
@@ -46,7 +47,7 @@ class RunRecord(BaseModel):
     run: str
     flow_run_id: str | None = None
     recorded: bool = True
-    status: Literal["running", "completed", "failed", "died"] = "running"
+    status: Literal["running", "completed", "failed", "interrupted", "died"] = "running"
     started: str
     seconds: float = 0.0
     settings: dict[str, Any] = {}

@@ -38,6 +38,22 @@ def verdict(evaluation: dict[str, Any]) -> str:
     return f"No clear gain: {evaluation['chosen']} makes {what}, within the intervals."
 
 
+def results_rows(results: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
+    """The results as rows of a table for people.
+
+    Prefect's UI sorts columns by name, capitals first.
+    """
+    return [
+        {
+            "Result": result["name"],
+            "accuracy, %": percent(result["accuracy"]),
+            "interval, %": interval(result),
+            "published, %": published(result),
+        }
+        for result in results
+    ]
+
+
 def results_markdown(evaluation: dict[str, Any]) -> str:
     """Test accuracies beside the published range, and the classes one by one."""
     level = f"{100 * evaluation['confidence']:g}% interval"

@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated.
 
 import importlib.metadata
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from flows import records, server
 from flows.preflight import default_store
 from flows.running import Output, show_plan
 from flows.running import run as run_pipeline
-from flows.selection import Rerun
+from flows.selection import Rerun, read_graph, select
 from flows.terminal import NARROW, Screen, mute
 from models.config import Config, ConfigError, load_config, to_toml
 from models.datasets import DatasetError
@@ -112,7 +113,6 @@ def run(
     Ends with a table of the stages and the test accuracies with their
     intervals, beside the range that was published.
     """
-    settings = _config(config, set_, seed, tiny)
     rerun = Rerun(
         only=only,
         start=start,
@@ -120,6 +120,7 @@ def run(
         cache=not no_cache,
         with_upstream=with_upstream,
     )
+    settings = _config(config, set_, seed, tiny, rerun)
     output = Output(as_json=as_json, quiet=quiet)
     if dry_run:
         show_plan(settings, rerun, _store(store), output)
@@ -309,12 +310,25 @@ def _cell(value: object) -> str:
 
 
 def _config(
-    file: Path | None, settings: Sequence[str] | None, seed: int | None, tiny: bool
+    file: Path | None,
+    settings: Sequence[str] | None,
+    seed: int | None,
+    tiny: bool,
+    rerun: Rerun | None = None,
 ) -> Config:
     overrides = list(settings or ())
     if seed is not None:
         overrides.append(f"run.seed={seed}")
-    return load_config(file, overrides, tiny)
+    try:
+        return load_config(file, overrides, tiny)
+    except ConfigError as error:
+        # All that is wrong with a command line is told at once.
+        problems = list(error.problems)
+        try:
+            select(rerun or Rerun(), read_graph(Config()))
+        except ConfigError as further:
+            problems += further.problems
+        raise ConfigError(problems) from None
 
 
 def _store(path: Path | None) -> Store:
@@ -323,6 +337,9 @@ def _store(path: Path | None) -> Store:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code."""
+    # Started without standard streams, as some schedulers do, Python has None in their place.
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open to the end
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - open to the end
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(_run_command(sys.argv[1:] if arguments is None else arguments))
 

@@ -11,8 +11,10 @@ def open_pages(store: Store) -> Iterator[str]:
     """Sees to it that the UI is there; yields its address and that of the latest run's page."""
     address = server.keep()
     yield f"Prefect: {address}"
-    latest = next((record for record in load_runs(store.root) if record.flow_run_id), None)
-    if latest:
-        yield f"Latest run ({latest.run}): {address}/runs/flow-run/{latest.flow_run_id}"
-        yield f"Its artifacts over time: {address}/artifacts/key/run-summary"
+    for record in load_runs(store.root):
+        # A store may hold runs that other servers know.
+        if record.flow_run_id and server.knows(address, record.flow_run_id):
+            yield f"Latest run ({record.run}): {address}/runs/flow-run/{record.flow_run_id}"
+            yield f"Summaries of all runs: {address}/artifacts/key/run-summary"
+            break
     yield "It stays until: headstart ui --stop"

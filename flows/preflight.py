@@ -48,7 +48,7 @@ def prepare(config: Config, rerun: Rerun, store: Store) -> Prepared:
     Raises:
         DatasetError: If the dataset is missing, damaged or of the wrong form.
         ConfigError: If a class, a count or a stage's name asks for more than there is.
-        StoreError: If the store lacks what one stage alone needs, or cannot be written.
+        StoreError: If the store lacks what one stage alone needs.
     """
     source = find_dataset(config.data.dataset)
     selection = select(rerun, read_graph(config))
@@ -63,7 +63,4 @@ def prepare(config: Config, rerun: Rerun, store: Store) -> Prepared:
             "add --with-upstream to compute what is missing"
         )
         raise StoreError(msg)
-    prepared = Prepared(source, selection, steps)
-    if not prepared.is_idle:
-        store.check_writable()
-    return prepared
+    return Prepared(source, selection, steps)

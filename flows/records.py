@@ -47,7 +47,14 @@ def find_run(store: Store, name: str) -> RunRecord:
         StoreError: If there is no such run.
     """
     records = list(load_runs(store.root))
-    fitting = [r for r in records if r.run.startswith(name)] if name != "latest" else records
+    if name == "latest":
+        fitting = records[:1]
+    else:
+        fitting = [record for record in records if name and record.run.startswith(name)]
+    if len(fitting) > 1:
+        names = ", ".join(record.run for record in fitting)
+        msg = f"{name!r} is the beginning of several runs: {names}"
+        raise StoreError(msg)
     if not fitting:
         close = difflib.get_close_matches(name, [record.run for record in records], n=1)
         hint = f"did you mean {close[0]}?" if close else "headstart runs lists them"
@@ -100,11 +107,15 @@ def diff(store: Store, first: str, second: str) -> list[dict[str, Any]]:
     runs = find_run(store, first), find_run(store, second)
     entries = [{stage.name: stage for stage in record.stages} for record in runs]
     rows: list[dict[str, Any]] = []
+    code: list[dict[str, str]] = [{}, {}]
     for name in dict.fromkeys([*entries[0], *entries[1]]):
         stages = [entry.get(name) for entry in entries]
         found = [store.manifest(name, stage.key) if stage else None for stage in stages]
         facts = [_facts(manifest) if manifest else {} for manifest in found]
+        for definitions, manifest in zip(code, found, strict=True):
+            definitions.update(manifest.code if manifest else {})
         rows += [{"stage": name, **row} for row in _unequal(*facts)]
+    rows += [{"stage": "code", **row} for row in _unequal(*code)]
     results = [{r["name"]: r["accuracy"] for r in record.results} for record in runs]
     rows += [{"stage": "results", **row} for row in _unequal(*results)]
     return rows
@@ -118,11 +129,9 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     }
     return {
         **manifest.settings,
-        **manifest.code,
         **manifest.versions,
         **plain,
         "digest": manifest.ref.digest[:12],
-        "seconds": manifest.seconds,
     }
 
 

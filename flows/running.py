@@ -62,6 +62,7 @@ def run(config: Config, rerun: Rerun, store: Store, output: Output, record: bool
         done = _idle_record(config, prepared, store, began)
         output.remarks.print("Nothing to run: every result is in the store.")
     else:
+        store.check_writable()
         done = _run_flow(config, rerun, store, prepared, output)
     if output.as_json:
         sys.stdout.write(done.model_dump_json(indent=1) + "\n")
@@ -126,6 +127,8 @@ def _run_flow(
     if screen.is_terminal and not (screen.is_dumb_terminal or output.quiet):
         watcher = Display(screen, [step.name for step in prepared.steps], last_times)
     with server.connection() as prefect_server:
+        import prefect
+
         from flows.transfer_learning import transfer_learning
 
         if not prepared.is_idle:
@@ -134,7 +137,9 @@ def _run_flow(
         with server.used_by_prefect(prefect_server.url), watcher, progress.listening(watcher):
             for name in bury_ghosts(store):
                 output.remarks.print(f"Run {name} had died: marked as crashed in Prefect.")
-            return transfer_learning(config=config, rerun=rerun, store=str(store.root))
+            # The tasks' own tag: a further one would cost each task a question to the server.
+            with prefect.tags("headstart"):
+                return transfer_learning(config=config, rerun=rerun, store=str(store.root))
 
 
 def _import_tensorflow() -> None:
@@ -158,7 +163,7 @@ def _show(done: RunRecord, store: Store, output: Output) -> None:
     manifests = [store.manifest(stage.name, stage.key) for stage in done.stages]
     found = {m.ref.stage: result_of(m.ref.stage, m.ref.metrics) for m in manifests if m}
     for table in run_tables(done, found if output.results.width >= NARROW else {}):
-        output.results.print()
+        output.remarks.print()
         output.results.print(table)
     output.remarks.print()
     output.remarks.print(

@@ -1,7 +1,7 @@
 """Which stages a run is about: one alone, one and all after it, some afresh."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +60,11 @@ def select(rerun: Rerun, graph: Graph) -> Selection:
     """Works out which stages a run is about.
 
     Raises:
-        ConfigError: If a stage is named that there is not.
+        ConfigError: If a stage is named that there is not, or if two wishes exclude each other.
     """
-    named = [name for name in (rerun.only, rerun.start, *rerun.refresh) if name]
-    _refuse_unknown(named, graph)
+    problems = list(_problems(rerun, graph))
+    if problems:
+        raise ConfigError(problems)
     wanted, stored = frozenset(graph), frozenset[str]()
     fresh = set(rerun.refresh)
     if rerun.only:
@@ -85,12 +86,13 @@ def _upstream(name: str, graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
-def _refuse_unknown(names: Iterable[str], graph: Graph) -> None:
-    problems = []
-    for name in names:
+def _problems(rerun: Rerun, graph: Graph) -> Iterator[str]:
+    for name in filter(None, (rerun.only, rerun.start, *rerun.refresh)):
         if name not in graph:
             close = difflib.get_close_matches(name, graph, n=1, cutoff=0.4)
             hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(graph)}"
-            problems.append(f"unknown stage {name!r}; {hint}")
-    if problems:
-        raise ConfigError(problems)
+            yield f"unknown stage {name!r}; {hint}"
+    if rerun.only and rerun.start:
+        yield "one stage alone (--only) and a stage with all after it (--from) exclude each other"
+    if rerun.with_upstream and not rerun.only:
+        yield "computing missing inputs (--with-upstream) goes with one stage alone (--only)"

@@ -174,9 +174,18 @@ def _is_running() -> bool:
     return False
 
 
+def knows(address: str, flow_run_id: str) -> bool:
+    """Whether a server has a flow run in its database."""
+    return _get(f"{address}/api/flow_runs/{flow_run_id}")
+
+
 def _answers(url: str) -> bool:
+    return _get(f"{url}/health")
+
+
+def _get(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=2) as answer:  # noqa: S310 - http only
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - http only
             return bool(answer.status == 200)
     except (OSError, ValueError):  # ValueError: what PREFECT_API_URL names is no address.
         return False

@@ -50,14 +50,17 @@ def transfer_learning(
     """
     place = Store(Path(store).expanduser() if store else default_store())
     prepared = prepare(config, rerun, place)
+    place.check_writable()
     return _Run(config, prepared, place).go()
 
 
 def name_run(config: Config) -> str:
-    """What a flow run is called: ``0 1 2 3 4 to 5 6 7 8 9, seed 42``."""
-    source, target = config.data.source_classes, config.data.target_classes
-    classes = " to ".join(" ".join(map(str, group)) for group in (source, target))
-    return f"{classes}, seed {config.run.seed}"
+    """What a flow run is called: ``0 1 2 3 4 to 5 6 7 8 9, seed 42, 21 Nov 22:15:03``."""
+    data = config.data
+    groups = (data.source_classes, data.target_classes)
+    classes = " to ".join(" ".join(map(str, group)) for group in groups)
+    part = f", first {data.limit} rows" if data.limit else ""
+    return f"{classes}{part}, seed {config.run.seed}, {datetime.now():%d %b %H:%M:%S}"
 
 
 class _Run:
@@ -92,8 +95,8 @@ class _Run:
             try:
                 self._save("running")
                 self._heal_and_call()
-            except BaseException:
-                self._save("failed")
+            except BaseException as error:
+                self._save("failed" if isinstance(error, Exception) else "interrupted")
                 raise
             return self._save("completed")
 

@@ -39,7 +39,9 @@ class ConfigError(ValueError):
 
 def _split_commas(value: object) -> object:
     if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        # With or without the brackets and quotes of TOML.
+        inner = value.strip().removeprefix("[").removesuffix("]")
+        return [part.strip(" \t\"'") for part in inner.split(",") if part.strip()]
     return value
 
 

@@ -7,6 +7,7 @@ add a file format, write a reader and add an entry to ``FORMATS``. No TensorFlow
 import difflib
 import hashlib
 import io
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -175,7 +176,8 @@ def _bundled_folder(name: str) -> Path:
 
 
 def _given_file(name: str) -> tuple[Path, str]:
-    path = Path(name)
+    # Unlike Path.expanduser, this leaves a user nobody knows as it is.
+    path = Path(os.path.expanduser(name))
     if path.suffix.lower() in FORMATS:
         return path, path.suffix.lower().removeprefix(".")
     close = difflib.get_close_matches(name.lower(), BUNDLED, n=1)

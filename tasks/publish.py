@@ -7,7 +7,7 @@ from artifacts import figures
 from artifacts.reference import Ref
 from artifacts.runs import RunRecord
 from artifacts.store import Store
-from artifacts.summary import results_markdown, stages_markdown
+from artifacts.summary import results_markdown, results_rows, stages_markdown
 from tasks.stage import Work, stage
 
 FIGURES = {
@@ -73,7 +73,7 @@ def post_artifacts(store: Store, refs: dict[str, Ref], record: RunRecord) -> Non
         results = store.read_bytes(published, "results.md").decode()
         text = f"# Run {record.run}\n\n{results}\n{stages_markdown(record.stages)}"
         create_table_artifact(
-            table=[dict(result) for result in record.results],
+            table=results_rows(record.results),
             key="results",
             description="Test accuracies with intervals, beside the published ranges",
         )

@@ -510,7 +510,7 @@ def test_every_stage_has_its_function_in_its_code_and_nothing_of_flows(original,
 
 
 TRACE = """
-import json, sys, threading
+import inspect, json, sys, threading
 from pathlib import Path
 from artifacts.store import Store
 from flows.pipeline import pipeline
@@ -522,7 +522,9 @@ store, config, called, now = Store(Path(sys.argv[1])), load_config(tiny=True), {
 
 def note(frame, event, argument):
     code = frame.f_code
-    if event == "call" and now and code.co_filename.startswith(str(ROOT)):
+    # The body of a class, which runs at import, is no function.
+    is_function = code.co_flags & inspect.CO_OPTIMIZED
+    if event == "call" and now and is_function and code.co_filename.startswith(str(ROOT)):
         name = code.co_qualname.partition(".")[0]
         file = Path(code.co_filename).relative_to(ROOT).as_posix()
         called[now[-1]].add(f"{file}: {name}")
