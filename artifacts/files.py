@@ -4,6 +4,7 @@ Every byte that has to survive a crash goes through this module.
 """
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -78,6 +79,19 @@ def write_atomic(path: Path, content: bytes, durable: bool = True) -> None:
             raise
         if durable:
             sync_folder(path.parent)
+
+
+# Of Linux's renameat2, for which Python has no name.
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Exchanges two names in one step, so that neither is ever missing; False where that fails."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = os.fsencode(first), os.fsencode(second)
+    if rename is None:
+        return False
+    return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
 
 
 def is_held(path: Path) -> bool:

@@ -405,11 +405,19 @@ def _sync(folder: Path) -> None:
 
 
 def _replace_folder(new: Path, place: Path) -> None:
-    """Renames a folder into place; what was there is whole until it is gone."""
+    """Renames a folder into place; what was there before is there until the new one is."""
+    if place.is_dir() and files.exchange(new, place):
+        files.sync_folder(place.parent)
+        return
     aside = files.temporary_name(place)
     with contextlib.suppress(FileNotFoundError):
         place.rename(aside)
-    new.rename(place)
+    try:
+        new.rename(place)
+    except OSError:
+        with contextlib.suppress(FileNotFoundError):
+            aside.rename(place)
+        raise
     files.sync_folder(place.parent)
     shutil.rmtree(aside, ignore_errors=True)
 

@@ -93,5 +93,17 @@ def test_an_unknown_stage_is_refused_with_the_nearest_one(rerun, problem):
 
 def test_every_unknown_stage_is_told_at_once():
     with pytest.raises(ConfigError) as caught:
-        select(Rerun(only="finetune", start="pretran", refresh=("publsh", "pretrain")), GRAPH)
+        select(Rerun(start="pretran", refresh=("publsh", "pretrain", "evalute")), GRAPH)
     assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    ("rerun", "problem"),
+    [
+        ({"only": "pretrain", "start": "publish"}, "exclude each other"),
+        ({"with_upstream": True}, "goes with one stage alone"),
+    ],
+)
+def test_wishes_that_exclude_each_other_are_refused(rerun, problem):
+    with pytest.raises(ConfigError, match=problem):
+        select(Rerun(**rerun), GRAPH)
