@@ -63,7 +63,7 @@ def pipeline(config: Config, source: Source, call: Runner) -> Ref:
         pretrain=config.pretrain,
         run=computing,
     )
-    checkpoint = call(export_checkpoint, pretrained=pretrained)
+    checkpoint = call(export_checkpoint, pretrained=pretrained, threads=computing.threads)
     activations = call(
         cache_activations,
         checkpoint=checkpoint,

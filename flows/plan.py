@@ -63,21 +63,22 @@ class _Planner:
         return step.ref or Ref.pending(stage.name)
 
     def _look(self, stage: Stage, arguments: Arguments) -> Step:
+        waits = [v.stage for v in arguments.values() if isinstance(v, Ref) and v.is_pending]
+        key = "" if waits else stage.key(arguments)
+        ref = self.store.find(stage.name, key) if key else None
+        fresh = stage.name in self.selection.fresh
+        if ref and not fresh:
+            manifest = self.store.manifest(stage.name, key)
+            made = (manifest.created, manifest.seconds) if manifest else ("", 0.0)
+            return Step(stage, "cached", (), ref, *made)
         latest = self.store.latest(stage.name)
         seconds = latest.seconds if latest else 0.0
-        waits = [v.stage for v in arguments.values() if isinstance(v, Ref) and v.is_pending]
+        if fresh:
+            return Step(stage, "run", ("asked for",), ref, seconds=seconds)
         if waits:
             inputs = "input" if len(waits) == 1 else "inputs"
             reason = f"{inputs} {', '.join(waits)} would run"
             return Step(stage, "open", (reason,), seconds=seconds)
-        key = stage.key(arguments)
-        ref = self.store.find(stage.name, key)
-        if stage.name in self.selection.fresh:
-            return Step(stage, "run", ("asked for",), ref, seconds=seconds)
-        if ref:
-            manifest = self.store.manifest(stage.name, key)
-            created = manifest.created if manifest else ""
-            return Step(stage, "cached", (), ref, created, seconds)
         reasons = tuple(self._explain(stage, arguments, key, latest))
         return Step(stage, "run", reasons, seconds=seconds)
 

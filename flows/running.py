@@ -58,7 +58,7 @@ def run(config: Config, rerun: Rerun, store: Store, output: Output, record: bool
     """
     began = time.monotonic()
     prepared = prepare(config, rerun, store)
-    if prepared.is_idle and not record:
+    if prepared.is_idle and not record and not _prefect_is_told_to_compute():
         done = _idle_record(config, prepared, store, began)
         output.remarks.print("Nothing to run: every result is in the store.")
     else:
@@ -69,6 +69,12 @@ def run(config: Config, rerun: Rerun, store: Store, output: Output, record: bool
     else:
         _show(done, store, output)
     return done
+
+
+def _prefect_is_told_to_compute() -> bool:
+    """Whether one of Prefect's own settings asks to compute what is cached."""
+    names = ("PREFECT_TASKS_REFRESH_CACHE", "PREFECT_TASKS_DISABLE_CACHING")
+    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in names)
 
 
 def show_plan(config: Config, rerun: Rerun, store: Store, output: Output) -> None:

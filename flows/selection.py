@@ -71,7 +71,7 @@ def select(rerun: Rerun, graph: Graph) -> Selection:
         upstream = _upstream(rerun.only, graph)
         wanted = upstream | {rerun.only}
         fresh.add(rerun.only)
-        stored = frozenset() if rerun.with_upstream else upstream
+        stored = frozenset() if rerun.with_upstream else upstream - fresh
     if rerun.start:
         fresh |= {rerun.start, *(n for n in graph if rerun.start in _upstream(n, graph))}
     if not rerun.cache:

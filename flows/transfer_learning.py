@@ -19,9 +19,6 @@ from tasks.caching import as_task
 from tasks.publish import post_artifacts
 from tasks.stage import Stage
 
-# Each time round heals at least one damaged entry that was found only when it was read.
-ROUNDS = 5
-
 
 @flow(
     name="transfer-learning",
@@ -69,6 +66,7 @@ class _Run:
     def __init__(self, config: Config, prepared: Prepared, store: Store) -> None:
         self.config, self.store = config, store
         self.source, self.selection = prepared.source, prepared.selection
+        self.steps = len(prepared.steps)
         self.stages: dict[str, StageRecord] = {}
         # Named in the record from the start, so that nobody tidies away what is still to be used.
         self.planned = {
@@ -101,12 +99,13 @@ class _Run:
             return self._save("completed")
 
     def _heal_and_call(self) -> None:
-        for attempt in range(1, ROUNDS + 1):
+        # Each time round heals a damaged entry that was found only when it was read.
+        for further in reversed(range(self.steps + 1)):
             try:
                 pipeline(self.config, self.source, self)
                 post_artifacts(self.store, self.refs, self._save("running"))
             except DamagedEntry as damage:
-                if attempt == ROUNDS:
+                if not further:
                     raise
                 get_run_logger().warning("%s; computing it again", damage)
             else:

@@ -79,7 +79,9 @@ def as_task(
     @wraps(stage.function)
     def body(**arguments: Any) -> Ref | State[Ref]:
         key = stage.key(arguments)
-        ref, computed = stage.run(arguments, store, before=policy.found.get(key))
+        # Told not to cache, Prefect has not asked for the key.
+        before = policy.found[key] if key in policy.found else store.raw_manifest(stage.name, key)
+        ref, computed = stage.run(arguments, store, before)
         logger = get_run_logger()
         if not computed:
             logger.info("%s was made by another run meanwhile: taken", stage.name)

@@ -209,13 +209,7 @@ class Stage:
         started = time.perf_counter()
         draft.metrics = self.function(work, **arguments)
         seconds = time.perf_counter() - started
-        changed = project().changed_files(code)
-        if changed:
-            msg = (
-                f"{', '.join(changed)} changed while {self.name} ran, so which code made its "
-                "result cannot be told; it is not kept. Run again"
-            )
-            raise StageError(msg)
+        self._refuse_changed_code(code)
         return store.commit(
             draft,
             inputs={name: value for name, value in arguments.items() if isinstance(value, Ref)},
@@ -227,6 +221,18 @@ class Stage:
             resumed=work.resumed,
         )
 
+    def _refuse_changed_code(self, code: dict[str, str]) -> None:
+        if not project().changed_files(code):
+            return
+        now = Project(project().root, project().packages).code(self.function.__module__, self.function.__name__)
+        changed = sorted(name for name, _ in code.items() ^ now.items())
+        if changed:
+            msg = (
+                f"{', '.join(dict.fromkeys(changed))} changed while {self.name} ran, so which "
+                "code made its result cannot be told; it is not kept. Run again"
+            )
+            raise StageError(msg)
+
 
 def stage(name: str, label: str) -> Callable[[Callable[..., dict[str, Any]]], Stage]:
     """Declares a function to be a stage.
@@ -237,7 +243,7 @@ def stage(name: str, label: str) -> Callable[[Callable[..., dict[str, Any]]], St
     """
 
     def declare(function: Callable[..., dict[str, Any]]) -> Stage:
-        if "<" in function.__qualname__ or function.__closure__:
+        if not function.__qualname__.isidentifier() or function.__closure__:
             msg = f"stage {name!r}: {function.__qualname__} must be defined at the top of a module"
             raise TypeError(msg)
         return Stage(function, name, label)

@@ -582,6 +582,8 @@ def label_of(statement: ast.stmt) -> set[str]:
             return {name}
         case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
             return {name}
+        case ast.Assign(targets=[ast.Tuple(elts=names)]):
+            return {name.id for name in names if isinstance(name, ast.Name)}
     return {"top level"}
 
 

@@ -328,7 +328,7 @@ def test_a_damaged_input_is_not_used(toy, store, rows):
 
 
 def test_a_result_is_refused_if_its_code_changed_meanwhile(toy, store):
-    with pytest.raises(StageError, match=r"toy/helper\.py changed while edit ran.*Run again"):
+    with pytest.raises(StageError, match=r"toy/helper\.py: scale changed while edit ran.*Run again"):
         toy.edit.run({"text": "def scale(x):\n    return 0\n"}, store, None)
     assert list(store.entries()) == []
 
