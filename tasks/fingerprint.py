@@ -405,12 +405,16 @@ def _is_block(node: ast.AST) -> bool:
     return isinstance(node, _BLOCKS)
 
 
-def _parts(node: ast.AST) -> Iterator[ast.AST]:
-    yield node
-    # `models.training.fit` is one chain, not also a bare use of `models`.
-    if not (isinstance(node, ast.Attribute) and _dotted(node)):
-        for inner in ast.iter_child_nodes(node):
-            yield from _parts(inner)
+def _parts(node: ast.AST) -> list[ast.AST]:
+    """A node and all below it, in no particular order."""
+    found, waiting = [], [node]
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        # `models.training.fit` is one chain, not also a bare use of `models`.
+        if not (isinstance(node, ast.Attribute) and _dotted(node)):
+            waiting.extend(ast.iter_child_nodes(node))
+    return found
 
 
 def _dotted(node: ast.AST) -> tuple[str, ...]:
@@ -427,11 +431,15 @@ def _meaning(node: ast.AST) -> str:
 
     Empty fields are left out, so that a Python release that adds one changes nothing.
     """
-    parts = [type(node).__name__]
-    for name, value in ast.iter_fields(node):
-        if name in ("ctx", "type_comment", "kind") or value is None or value == []:
+    parts = [node.__class__.__name__]
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value is None or value == [] or name in _MEANINGLESS:
             continue
         items = value if isinstance(value, list) else [value]
         kept = [_meaning(item) if isinstance(item, ast.AST) else repr(item) for item in items]
         parts.append(f"{name}={','.join(kept)}")
     return f"({' '.join(parts)})"
+
+
+_MEANINGLESS = frozenset({"ctx", "type_comment", "kind"})

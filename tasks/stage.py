@@ -224,7 +224,9 @@ class Stage:
     def _refuse_changed_code(self, code: dict[str, str]) -> None:
         if not project().changed_files(code):
             return
-        now = Project(project().root, project().packages).code(self.function.__module__, self.function.__name__)
+        now = Project(project().root, project().packages).code(
+            self.function.__module__, self.function.__name__
+        )
         changed = sorted(name for name, _ in code.items() ^ now.items())
         if changed:
             msg = (
