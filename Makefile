@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+KILLS ?= 1000
 BIN := .venv/bin
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -10,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 COMPILE := uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet
 
-.PHONY: help run test check lint types slow bench lock clean venv venv-dev
+.PHONY: help run test check lint types slow torture bench lock clean venv venv-dev
 
 help: ## Print these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +24,9 @@ test: venv-dev ## Run the tests that take seconds.
 
 slow: venv-dev ## Run the tests that take minutes: the full-size run, the UI in a browser.
 	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+torture: venv-dev ## Kill runs KILLS times, 1000 unless said otherwise; takes hours.
+	@HEADSTART_KILLS=$(KILLS) $(BIN)/python -m pytest -v tests/test_faults.py $(ARGS)
 
 check: lint types test ## Run lint, types and tests.
 

@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -77,6 +77,33 @@ def staying_alive(root: Path, run: str) -> Iterator[None]:
 def is_alive(root: Path, record: RunRecord) -> bool:
     """Whether a run is still under way: its record says so and its process is there."""
     return record.status == "running" and is_held(_lock_path(root, record.run))
+
+
+@contextlib.contextmanager
+def beginning(root: Path) -> Iterator[None]:
+    """Shows while it lasts that a process may have a run that is not in the store yet."""
+    with _open_beginning(root) as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextlib.contextmanager
+def none_beginning(root: Path) -> Iterator[bool]:
+    """Whether no such process is there; if so none begins meanwhile."""
+    with contextlib.ExitStack() as opened:
+        alone = False
+        # Held by another; or the store cannot be written.
+        with contextlib.suppress(OSError):
+            file = opened.enter_context(_open_beginning(root))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        yield alone
+
+
+def _open_beginning(root: Path) -> IO[bytes]:
+    path = root / ".locks" / "beginning"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("ab")
 
 
 def _lock_path(root: Path, run: str) -> Path:

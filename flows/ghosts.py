@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from artifacts.runs import RunRecord, is_alive, load_runs, save_run
+from artifacts.runs import RunRecord, is_alive, load_runs, none_beginning, save_run
 from artifacts.store import Store
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
 
 NOTE = "Its process died; headstart found it at a later start. Run again: it goes on from there."
 
@@ -30,17 +31,40 @@ def bury_ghosts(store: Store) -> Iterator[str]:
 
     Needs a server that answers.
     """
-    ghosts = find_ghosts(store)
-    if not ghosts:
-        return
     from prefect.client.orchestration import get_client
 
-    with get_client(sync_client=True) as client:
-        for record in ghosts:
+    with none_beginning(store.root) as alone, get_client(sync_client=True) as client:
+        for record in find_ghosts(store):
             if record.flow_run_id:
                 _crash(client, UUID(record.flow_run_id))
             save_run(store.root, record.model_copy(update={"status": "died"}))
             yield record.run
+        for flow_run in _without_record(client, store) if alone else ():
+            _crash(client, flow_run.id)
+            yield flow_run.name
+
+
+def _without_record(client: "SyncPrefectClient", store: Store) -> list["FlowRun"]:
+    """Flow runs on this store whose process died before they were in it.
+
+    Runs of deployments are left to their workers, which notice such a death.
+    """
+    from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+
+    recorded = {record.flow_run_id for record in load_runs(store.root)}
+    under_way = client.read_flow_runs(
+        flow_filter=FlowFilter.model_validate({"name": {"any_": ["transfer-learning"]}}),
+        flow_run_filter=FlowRunFilter.model_validate(
+            {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
+        ),
+    )
+    return [
+        flow_run
+        for flow_run in under_way
+        if flow_run.parameters.get("store") == str(store.root)
+        and flow_run.deployment_id is None
+        and str(flow_run.id) not in recorded
+    ]
 
 
 def _crash(client: "SyncPrefectClient", flow_run: UUID) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from artifacts.runs import RunRecord, StageRecord, load_runs
+from artifacts.runs import RunRecord, StageRecord, beginning, load_runs
 from artifacts.store import Store
 from flows import server
 from flows.ghosts import bury_ghosts
@@ -144,7 +144,7 @@ def _run_flow(
             for name in bury_ghosts(store):
                 output.remarks.print(f"Run {name} had died: marked as crashed in Prefect.")
             # The tasks' own tag: a further one would cost each task a question to the server.
-            with prefect.tags("headstart"):
+            with beginning(store.root), prefect.tags("headstart"):
                 return transfer_learning(config=config, rerun=rerun, store=str(store.root))
 
 

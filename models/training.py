@@ -568,5 +568,6 @@ def _to_history(model: keras.Model, state: State) -> keras.callbacks.History:
     history = keras.callbacks.History()
     history.set_model(model)
     history.epoch = list(range(state.epoch))
-    history.history = {name: list(values) for name, values in state.history.items()}
+    # In one order: a state that was kept has its names sorted.
+    history.history = {name: list(values) for name, values in sorted(state.history.items())}
     return history

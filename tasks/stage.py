@@ -88,7 +88,15 @@ class Work:
 
     def save_array(self, name: str, array: npt.NDArray[Any]) -> None:
         """Makes an array part of the result, as .npy."""
-        np.save(self.path(name), array, allow_pickle=False)
+        # Not np.save, which says neither why nor where it failed when the disk is full.
+        if array.dtype.hasobject:
+            msg = f"{name}: an array of Python objects cannot be stored without running code"
+            raise ValueError(msg)
+        array = np.ascontiguousarray(array)
+        with self.path(name).open("wb") as file:
+            header = np.lib.format.header_data_from_array_1_0(array)
+            np.lib.format.write_array_header_1_0(file, header)
+            file.write(array.data)
 
     def save_arrays(self, name: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Makes named arrays part of the result, as .npz."""
