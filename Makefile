@@ -25,7 +25,9 @@ test: venv-dev ## Run the tests that take seconds.
 slow: venv-dev ## Run the tests that take minutes: the full-size run, the UI in a browser.
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
-torture: venv-dev ## Kill runs KILLS times, 1000 unless said otherwise; takes hours.
+torture: venv-dev ## Damage 10,000 entries, kill runs KILLS times (1000 unless said); takes hours.
+	@HEADSTART_FUZZ=10000 HEADSTART_EDITS=1000 $(BIN)/python -m pytest -v -k "random or edit" \
+		tests/test_artifacts_store.py tests/test_tasks_fingerprint.py
 	@HEADSTART_KILLS=$(KILLS) $(BIN)/python -m pytest -v tests/test_faults.py $(ARGS)
 
 check: lint types test ## Run lint, types and tests.
