@@ -144,14 +144,16 @@ def _ensure_started() -> str:
 
 
 def _start() -> None:
-    url = f"http://{LOOPBACK}:{_free_port()}/api"
-    files.write_atomic(_file("url"), url.encode())
-    with _file("log").open("ab") as log, _file("alive").open("ab") as alive:
-        # The lock goes with the open file, so the child has it from its first instant.
+    with _bind() as port, _file("log").open("ab") as log, _file("alive").open("ab") as alive:
+        url = f"http://{LOOPBACK}:{port.getsockname()[1]}/api"
+        files.write_atomic(_file("url"), url.encode())
+        # The lock goes with the open file and the port with its socket, so the child has both
+        # from its first instant: nobody takes the port while it is still importing.
         fcntl.flock(alive, fcntl.LOCK_EX)
         subprocess.Popen(  # noqa: S603 - our own module, no words of a user's
-            [sys.executable, "-m", "flows.server", url, str(alive.fileno())],
-            pass_fds=[alive.fileno()],
+            # The address is for whoever looks at the list of processes.
+            [sys.executable, "-m", "flows.server", url, str(port.fileno()), str(alive.fileno())],
+            pass_fds=[port.fileno(), alive.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -191,12 +193,16 @@ def _get(url: str) -> bool:
         return False
 
 
-def _free_port() -> int:
+def _bind() -> socket.socket:
+    """A socket that has a port of its own: the usual one, or whichever is free."""
     for port in (USUAL_PORT, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((LOOPBACK, port))
-            return int(probe.getsockname()[1])
+        bound = socket.socket()
+        try:
+            bound.bind((LOOPBACK, port))
+        except OSError:
+            bound.close()
+        else:
+            return bound
     msg = f"no free port on {LOOPBACK}"
     raise ServerError(msg)
 
@@ -215,23 +221,20 @@ def release() -> None:
     _file("keep").unlink(missing_ok=True)
 
 
-def serve(url: str, alive: int) -> None:
+def serve(port: int, alive: int) -> None:
     """Runs the server in this process until nobody uses it.
 
     Args:
-        url: Of its API.
+        port: Descriptor of the socket that is bound to its port.
         alive: Descriptor of the file whose lock says that the server runs.
     """
     import uvicorn
     from prefect.server.api.server import create_app
 
     os.set_inheritable(alive, False)
-    host, _, port = url.removeprefix("http://").removesuffix("/api").partition(":")
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(), host=host, port=int(port), log_level="warning")
-    )
+    server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning"))
     threading.Thread(target=_leave_when_unused, args=(server,), daemon=True).start()
-    server.run()
+    server.run(sockets=[socket.socket(fileno=port)])
     # Before the users' lock goes, so that whoever waits for that does not take us for running.
     os.close(alive)
 
@@ -255,4 +258,4 @@ def _is_unused(users: IO[bytes]) -> bool:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]))
+    serve(int(sys.argv[2]), int(sys.argv[3]))
