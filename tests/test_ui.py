@@ -73,7 +73,7 @@ def keep(page, name):
 def test_a_runs_page_shows_its_tasks_and_their_states(page, shown, which, state):
     _, address, *_ = shown
     page.goto(f"{address}/runs/flow-run/{shown[which]['flow_run_id']}")
-    page.get_by_text("0 1 2 3 4 to 5 6 7 8 9, seed 42").first.wait_for()
+    page.get_by_text("0 1 2 3 4 to 5 6 7 8 9, first 2000 rows, seed 42").first.wait_for()
     page.get_by_text("Task Runs", exact=True).click()
     page.get_by_text("pretrain 5x20 elu, seed 42").first.wait_for()
     assert page.get_by_text(state, exact=True).count() >= 8
