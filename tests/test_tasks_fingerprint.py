@@ -516,15 +516,16 @@ from artifacts.store import Store
 from flows.pipeline import pipeline
 from models.config import load_config
 from models.datasets import find_dataset
-from tasks.fingerprint import ROOT
+from tasks.fingerprint import PACKAGES, ROOT
 
+PACKAGES = tuple(f"{ROOT}/{package}/" for package in PACKAGES)
 store, config, called, now = Store(Path(sys.argv[1])), load_config(tiny=True), {}, []
 
 def note(frame, event, argument):
     code = frame.f_code
     # The body of a class, which runs at import, is no function.
     is_function = code.co_flags & inspect.CO_OPTIMIZED
-    if event == "call" and now and is_function and code.co_filename.startswith(str(ROOT)):
+    if event == "call" and now and is_function and code.co_filename.startswith(PACKAGES):
         name = code.co_qualname.partition(".")[0]
         file = Path(code.co_filename).relative_to(ROOT).as_posix()
         called[now[-1]].add(f"{file}: {name}")

@@ -107,7 +107,9 @@ def test_a_deployments_form_shows_the_settings_with_their_descriptions(page, sho
     command, address, *_ = shown
     shutil.copy(ROOT / "prefect.yaml", tmp_path)
     environment = command.environment | {"PREFECT_API_URL": f"{address}/api"}
-    for words in (["work-pool", "create", "local", "--type", "process"], ["deploy", "--all"]):
+    # The tests of the deployments have made the same pool in the same server, if they ran before.
+    pool = ["work-pool", "create", "local", "--type", "process", "--overwrite"]
+    for words in (pool, ["deploy", "--all"]):
         arguments = [sys.executable, "-m", "prefect", "--no-prompt", *words]
         subprocess.run(arguments, cwd=tmp_path, env=environment, check=True, capture_output=True)
     deployment = command.prefect("deployments/name/transfer-learning/full")
