@@ -119,6 +119,11 @@ class Network(Section):
     initializer: Initializer = Field("he_normal", description="Initialiser of hidden kernels.")
     batch_norm: bool = Field(False, description="Batch normalisation before each activation.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate after each hidden layer.")
+    mixed_precision: bool = Field(
+        False,
+        description="Hidden layers multiply in bfloat16, which GPUs do quickly; weights and "
+        "activations stay in float32.",
+    )
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -164,6 +169,24 @@ class FineTune(Training):
 
 class Baselines(Training):
     """Training of what transfer must beat, on the same few images."""
+
+
+class Augmentation(Section):
+    """How far training images may change, anew in every epoch. All off by default."""
+
+    shift: float = Field(0.0, ge=0, description="Pixels up, down, left and right.")
+    rotation: float = Field(0.0, ge=0, le=180, description="Degrees either way.")
+    scale: float = Field(0.0, ge=0, description="0.1: from 1/1.1 to 1.1 times the size.")
+    shear: float = Field(0.0, ge=0, description="0.1: a tenth of the height sideways.")
+    elastic: float = Field(
+        0.0, ge=0, description="Pixels by which smoothed noise from -1 to 1 is multiplied."
+    )
+    smoothness: float = Field(4.0, gt=0, description="Pixels of the noise's Gaussian deviation.")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything changes."""
+        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic))
 
 
 class Evaluate(Section):
