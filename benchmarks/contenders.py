@@ -14,7 +14,8 @@ import numpy as np
 from models.config import Network, Pretrain, Run
 from models.feeding import Array
 from models.networks import build_classifier, build_trunk
-from models.training import build_optimizer, fit
+from models.optimizers import build_optimizer
+from models.training import fit
 
 ROWS, VALIDATION_ROWS, COLUMNS, CLASSES = 28_038, 2_558, 784, 5
 EPOCHS = 2

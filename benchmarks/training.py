@@ -182,7 +182,7 @@ def measure_augmentation(rows: Rows) -> str:
     model, settings = build_model(), Pretrain(max_epochs=1)
 
     def change(settings: Augmentation) -> Callable[[], object]:
-        return lambda: augment(rows[0], numbers, settings, (28, 28), seed=1, epoch=0)
+        return lambda: augment(rows[0], numbers, 0, settings=settings, shape=(28, 28), seed=1)
 
     seconds = take_turns(
         {

@@ -23,10 +23,11 @@ _AFFINE = 5
 def augment(
     images: Array,
     rows: Array,
+    epoch: int,
+    *,
     settings: Augmentation,
     shape: tuple[int, int],
     seed: int,
-    epoch: int,
 ) -> Array:
     """Changes every image in its own way; which others are with it makes no difference.
 
@@ -34,16 +35,18 @@ def augment(
     elastic field: uniform noise smoothed by a Gaussian. The new value is read between the four
     nearest pixels; outside the image all is 0.
 
+    ``partial(augment, settings=..., shape=..., seed=...)`` is a change for ``training.fit``.
+
     Args:
-        images: ``(rows, height * width)``, float32.
+        images: ``(rows, height * width)``.
         rows: Number of each image in its dataset, ``(rows,)``.
+        epoch: Another epoch changes the same row in another way.
         settings: How far images may change.
         shape: Height and width.
         seed: Of all draws.
-        epoch: Another epoch changes the same row in another way.
 
     Returns:
-        As ``images``.
+        As ``images``, float32.
 
     References:
         Simard, Steinkraus, Platt (2003), Best practices for convolutional neural networks
@@ -58,7 +61,7 @@ def augment(
         block = slice(first, first + _BLOCK)
         # Equal blocks share one program, in which a row's place makes no difference.
         missing = max(0, first + _BLOCK - len(images))
-        pixels = np.pad(images[block], [(0, missing), (0, 0)])
+        pixels = np.pad(images[block], [(0, missing), (0, 0)]).astype(np.float32, copy=False)
         numbers = np.pad(rows[block], (0, missing)).astype(np.uint32)
         changed[block] = program(pixels, numbers, key)[: _BLOCK - missing]
     return changed

@@ -182,6 +182,7 @@ class Augmentation(Section):
         0.0, ge=0, description="Pixels by which smoothed noise from -1 to 1 is multiplied."
     )
     smoothness: float = Field(4.0, gt=0, description="Pixels of the noise's Gaussian deviation.")
+    copies: int = Field(1, ge=1, description="How often each image comes in an epoch.")
 
     @property
     def is_on(self) -> bool:

@@ -40,8 +40,6 @@ def _learning_rate(settings: Training) -> Any:
             return schedules.CosineDecay(rate, steps)
 
 
-# AutoGraph knows no `match`.
-@tf.autograph.experimental.do_not_convert
 def choose_rate(settings: Training, rates: Any, steps: Any) -> Any:
     """The learning rate of each head after its steps, as the schedule has it.
 
@@ -50,14 +48,13 @@ def choose_rate(settings: Training, rates: Any, steps: Any) -> Any:
         rates: Learning rates at step 0, ``(heads,)``.
         steps: Updates done, ``(heads,)``.
     """
+    # No `match` here and below: AutoGraph knows none.
     done = tf.cast(steps, rates.dtype) / settings.decay_steps
-    match settings.schedule:
-        case "constant":
-            return rates
-        case "exponential":
-            return rates * settings.decay_rate**done
-        case "cosine":
-            return rates * 0.5 * (1 + tf.cos(math.pi * tf.minimum(done, 1.0)))
+    if settings.schedule == "exponential":
+        return rates * settings.decay_rate**done
+    if settings.schedule == "cosine":
+        return rates * 0.5 * (1 + tf.cos(math.pi * tf.minimum(done, 1.0)))
+    return rates
 
 
 def start_slots(settings: Training, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -73,7 +70,6 @@ def start_slots(settings: Training, shape: tuple[int, ...]) -> np.ndarray[Any, A
     return np.full((shape[0], slots[settings.optimizer], *shape[1:]), start, np.float32)
 
 
-@tf.autograph.experimental.do_not_convert
 def update(
     settings: Training, weights: Any, slots: tuple[Any, ...], gradient: Any, rate: Any, steps: Any
 ) -> tuple[Any, tuple[Any, ...]]:
@@ -91,24 +87,24 @@ def update(
         The new weights and slots.
     """
     momentum, epsilon = settings.momentum, 1e-7
-    match settings.optimizer, *slots:
-        case "adam", mean, square:
-            step = tf.cast(steps + 1, weights.dtype)
-            mean += (gradient - mean) * (1 - 0.9)
-            square += (gradient**2 - square) * (1 - 0.999)
-            rate = rate * tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
-            return weights - mean * rate / (tf.sqrt(square) + epsilon), (mean, square)
-        case "momentum", move:
-            move = move * momentum - gradient * rate
-            return weights + move, (move,)
-        case "nesterov", move:
-            move = move * momentum - gradient * rate
-            return weights + move * momentum - gradient * rate, (move,)
-        case "rmsprop", square, move:
-            square = 0.9 * square + 0.1 * gradient**2
-            move = momentum * move + rate * gradient / tf.sqrt(square + epsilon)
-            return weights - move, (square, move)
-        case "adagrad", total:
-            total += gradient**2
-            return weights - rate * gradient / tf.sqrt(total + epsilon), (total,)
+    if settings.optimizer == "adam":
+        mean, square = slots
+        step = tf.cast(steps + 1, weights.dtype)
+        mean += (gradient - mean) * (1 - 0.9)
+        square += (gradient**2 - square) * (1 - 0.999)
+        rate = rate * tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        return weights - mean * rate / (tf.sqrt(square) + epsilon), (mean, square)
+    if settings.optimizer == "momentum":
+        move = slots[0] * momentum - gradient * rate
+        return weights + move, (move,)
+    if settings.optimizer == "nesterov":
+        move = slots[0] * momentum - gradient * rate
+        return weights + move * momentum - gradient * rate, (move,)
+    if settings.optimizer == "rmsprop":
+        square = 0.9 * slots[0] + 0.1 * gradient**2
+        move = momentum * slots[1] + rate * gradient / tf.sqrt(square + epsilon)
+        return weights - move, (square, move)
+    if settings.optimizer == "adagrad":
+        total = slots[0] + gradient**2
+        return weights - rate * gradient / tf.sqrt(total + epsilon), (total,)
     return weights - gradient * rate, ()

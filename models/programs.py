@@ -15,8 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 from models.config import Training
-from models.feeding import Array, Feed, Sliceable, to_tensor
+from models.feeding import Array, Block, Feed, Sliceable, to_tensor
 from models.optimizers import build_optimizer
+from models.tuning import LayerRule, Rules, Tuning
 
 RowLoss = Callable[[Any, Any], Any]
 
@@ -34,6 +35,7 @@ class Program:
         loss: str | RowLoss,
         metrics: Mapping[str, RowLoss],
         batch_size: int,
+        tuning: Tuning,
     ) -> None:
         optimizer.build(model.trainable_variables)
         self._model = model
@@ -41,30 +43,31 @@ class Program:
         self._loss = keras.losses.get(loss)
         self._metrics = dict(metrics)
         self._batch_size = batch_size
-        self._variables = [*model.variables, *optimizer.variables]
+        self._tuning = tuning
+        self._variables = [*model.variables, *optimizer.variables, *tuning.variables]
         self._epoch = Compiled(self._train_and_validate)
         self._train_block = Compiled(self._train_rows)
         self._validate_block = Compiled(self._validate_rows)
         self._lock = threading.Lock()
 
     def run(
-        self, variables: Sequence[Any], train: Feed, validation: Feed, seed: int, epoch: int
+        self, variables: Sequence[Any], train: Feed, blocks: Iterator[Block], validation: Feed
     ) -> dict[str, float]:
         """Runs one epoch on the values of ``variables`` and writes them back.
 
         Args:
-            variables: Of the model trained and its optimizer; may be this program's own.
+            variables: Of the model trained, its optimizer and its anchors; may be this
+                program's own.
             train: What to train on.
+            blocks: Those of this epoch of it.
             validation: What to measure on, after training.
-            seed: Of the order of the rows.
-            epoch: Number of the epoch, the first is 0.
 
         Returns:
             Mean loss and metrics over the rows, and the same for validation as ``val_...``.
         """
         with self._lock:
             _copy(variables, self._variables)
-            sums = self._run_blocks(train, validation, seed, epoch)
+            sums = self._run_blocks(train, blocks, validation)
             _copy(self._variables, variables)
         logs: dict[str, float] = {}
         for prefix, part, count in zip(
@@ -80,10 +83,9 @@ class Program:
         return _layout(model) == _layout(self._model)
 
     def _run_blocks(
-        self, train: Feed, validation: Feed, seed: int, epoch: int
+        self, train: Feed, blocks: Iterator[Block], validation: Feed
     ) -> tuple[Array, Array]:
-        blocks = train.shuffled(seed, epoch)
-        if train.whole and validation.whole:
+        if train.blocks == 1 and validation.whole:
             trained, validated = self._epoch(*next(blocks), *validation.whole)
             return _to_float64(trained), _to_float64(validated)
         trained = [_to_float64(self._train_block(*block)) for block in blocks]
@@ -120,7 +122,8 @@ class Program:
             outputs = self._model(x, training=True)
             loss = self._penalised_loss(y, outputs)
             scaled = self._optimizer.scale_loss(loss)
-        self._optimizer.apply(tape.gradient(scaled, variables), variables)
+        with self._tuning.slowed_down():
+            self._optimizer.apply(tape.gradient(scaled, variables), variables)
         return self._sums(y, outputs, loss)
 
     def _validate(self, x: Any, y: Any) -> Any:
@@ -129,7 +132,7 @@ class Program:
 
     def _penalised_loss(self, y: Any, outputs: Any) -> Any:
         loss = tf.reduce_mean(self._loss(y, outputs))
-        return tf.add_n([loss, *self._model.losses])
+        return tf.add_n([loss, *self._model.losses, *self._tuning.penalties()])
 
     def _sums(self, y: Any, outputs: Any, loss: Any) -> Any:
         each_row = [metric(y, outputs) for metric in self._metrics.values()]
@@ -137,7 +140,11 @@ class Program:
 
 
 def find_shared_program(
-    model: keras.Model, settings: Training, loss: str | RowLoss, metrics: Mapping[str, RowLoss]
+    model: keras.Model,
+    settings: Training,
+    loss: str | RowLoss,
+    metrics: Mapping[str, RowLoss],
+    rules: Rules,
 ) -> Program | None:
     """Finds the program of this architecture, so that equal models are compiled once.
 
@@ -148,7 +155,8 @@ def find_shared_program(
     if not (functional and all(map(_is_plain, model.operations))):
         return None
     text = json.dumps(_describe(model), sort_keys=True)
-    program = _build_twin_program(text, settings, loss, tuple(metrics.items()))
+    items = tuple(metrics.items()), tuple(rules.items())
+    program = _build_twin_program(text, settings, loss, *items)
     return program if program.fits(model) else None
 
 
@@ -158,9 +166,12 @@ def _build_twin_program(
     settings: Training,
     loss: str | RowLoss,
     metrics: tuple[tuple[str, RowLoss], ...],
+    rules: tuple[tuple[str, LayerRule], ...],
 ) -> Program:
     twin = keras.saving.deserialize_keras_object(json.loads(text))
-    return Program(twin, build_optimizer(settings), loss, dict(metrics), settings.batch_size)
+    tuning = Tuning(twin, dict(rules))
+    optimizer = build_optimizer(settings)
+    return Program(twin, optimizer, loss, dict(metrics), settings.batch_size, tuning)
 
 
 # Layers that compute what their config says. An adapted Normalization, say, does not.

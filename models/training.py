@@ -5,23 +5,21 @@ A run is a function of model, rows, settings and seed. Nothing here knows of fil
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Self
 
 import keras
 import numpy as np
 
 from models.config import Training
-from models.feeding import Array, Feed, Sliceable, choose_block_rows, to_tensor
+from models.feeding import Array, Change, Feed, Sliceable, choose_block_rows, to_tensor
 from models.optimizers import build_optimizer
 from models.programs import Program, RowLoss, find_shared_program
-from models.programs import predict as predict
-from models.programs import predict_blocks as predict_blocks
-from models.programs import predict_labels as predict_labels
+from models.tuning import Rules, Tuning
 
 Arrays = tuple[Array, ...]
-
 
 ACCURACY: Mapping[str, RowLoss] = {"accuracy": keras.metrics.sparse_categorical_accuracy}
 
@@ -129,6 +127,9 @@ def fit(
     saved: State | None = None,
     on_epoch: Callable[[State], None] | None = None,
     block_rows: int = 0,
+    change: Change | None = None,
+    copies: int = 1,
+    rules: Rules = MappingProxyType({}),
 ) -> keras.callbacks.History:
     """Trains a model in place, and leaves it with the weights of its best epoch.
 
@@ -142,6 +143,9 @@ def fit(
     Rows and labels may be anything that gives an array for a slice, such as a memory map. Those
     beyond one block are read a block at a time, and shuffled as ``feeding.draw_blocks`` says.
     Where they come from makes no difference to the result; the size of a block does.
+
+    Training rows may be changed anew in every epoch, such as images by ``augmentation.augment``.
+    That is done in a thread, for the next block while one is trained on.
 
     Args:
         model: Any built Keras model with one input and one output.
@@ -157,6 +161,12 @@ def fit(
         saved: The state to go on from, instead of the model's weights and the seed.
         on_epoch: Called with the state after each epoch, to save it.
         block_rows: Rows to have in memory at once; 0 is as many as ``feeding.BLOCK_BYTES`` hold.
+        change: Makes rows to train on of some rows, their numbers and the epoch, the first is 0;
+            a function of nothing else, so that the run can be repeated and resumed.
+        copies: How often each row comes in an epoch, each time with another number for
+            ``change``, see ``feeding.Change``.
+        rules: What is otherwise for some layers, by name. An anchored layer is drawn to the
+            weights the model has on entry, also with ``saved``.
 
     Returns:
         The losses and metrics of every epoch and the learning rate at its end, those of the
@@ -164,17 +174,19 @@ def fit(
 
     Raises:
         TrainingDiverged: If a loss is not finite. ``on_epoch`` has not seen that epoch.
-        ValueError: If rows and labels differ in number, or ``saved`` is of another model.
+        ValueError: If rows and labels differ in number, ``saved`` is of another model, or a rule
+            is for a layer that the model does not have.
     """
     _check_rows(x, y, *validation)
     size = choose_block_rows(x, settings.batch_size, block_rows)
-    feeds = Feed(x, y, size), Feed(*validation, size)
+    train, held_out = Feed(x, y, size, copies, change), Feed(*validation, size)
     if not model.built:
         model(to_tensor(x[:1]))
     own = optimizer or build_optimizer(settings)
     own.build(model.trainable_variables)
-    shared = None if optimizer else find_shared_program(model, settings, loss, metrics)
-    program = shared or Program(model, own, loss, metrics, settings.batch_size)
+    tuning = Tuning(model, rules)
+    shared = None if optimizer else find_shared_program(model, settings, loss, metrics, rules)
+    program = shared or Program(model, own, loss, metrics, settings.batch_size, tuning)
     state = saved or _begin(model, own, seed)
     _assign(model.variables, state.variables)
     _assign(own.variables, state.optimizer)
@@ -182,12 +194,13 @@ def fit(
     listeners = keras.callbacks.CallbackList(
         list(callbacks), model=model, verbose=0, epochs=settings.max_epochs
     )
-    with _shown_to_callbacks(model, own):
+    epochs = train.epochs(seed, state.epoch, settings.max_epochs)
+    with _shown_to_callbacks(model, own), closing(epochs):
         listeners.on_train_begin()
         while not (state.is_finished(settings) or model.stop_training):
             listeners.on_epoch_begin(state.epoch)
-            variables = [*model.variables, *own.variables]
-            logs = program.run(variables, *feeds, seed, state.epoch)
+            variables = [*model.variables, *own.variables, *tuning.variables]
+            logs = program.run(variables, train, next(epochs), held_out)
             _check_finite(logs, state.epoch + 1)
             logs["learning_rate"] = float(own.learning_rate)
             listeners.on_epoch_end(state.epoch, dict(logs))

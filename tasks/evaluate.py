@@ -28,8 +28,8 @@ def evaluate(
     """Measures the trunk on the source classes; heads and baselines on the target classes."""
     from models.checkpoints import load_keras
     from models.metrics import count_confusion, measure_accuracy, score_classes
+    from models.programs import predict_labels
     from models.runtime import use_threads
-    from models.training import predict_labels
 
     use_threads(threads)
     classifier = load_keras(work.content(checkpoint, "model.keras"))

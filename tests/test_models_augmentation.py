@@ -13,7 +13,7 @@ RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.random((300, 28 * 20), np.float32)
 ROWS = np.arange(300)
 ALL = Augmentation(shift=2, rotation=15, scale=0.1, shear=0.1, elastic=34)
-change = partial(augment, IMAGES, ROWS, shape=SHAPE, seed=1, epoch=0)
+change = partial(augment, IMAGES, ROWS, epoch=0, shape=SHAPE, seed=1)
 
 
 def shift(down: float, right: float) -> Array:
@@ -83,7 +83,9 @@ def test_no_point_moves_farther_than_the_settings_say(
     image = np.zeros((31, 31), np.float32)
     image[25, 20] = 1
     dots = np.tile(image.ravel(), (200, 1))
-    changed = augment(dots, np.arange(200), Augmentation(**settings), (31, 31), 1, 0)
+    changed = augment(
+        dots, np.arange(200), 0, settings=Augmentation(**settings), shape=(31, 31), seed=1
+    )
     mass = changed.reshape(-1, 31, 31) / changed.sum(axis=1)[:, None, None]
     moved = np.stack(
         [
@@ -100,7 +102,12 @@ def test_quarter_turns_move_the_pixels_of_a_square() -> None:
     # Of many draws up to 90 degrees the middle pixel, about which they turn, keeps its value.
     image = RANDOM.random((1, 31 * 31), np.float32)
     turned = augment(
-        np.tile(image, (50, 1)), np.arange(50), Augmentation(rotation=90), (31, 31), 1, 0
+        np.tile(image, (50, 1)),
+        np.arange(50),
+        0,
+        settings=Augmentation(rotation=90),
+        shape=(31, 31),
+        seed=1,
     )
     np.testing.assert_allclose(turned[:, 31 * 15 + 15], image[0, 31 * 15 + 15], atol=1e-5)
 
@@ -109,7 +116,9 @@ def test_elastic_field_is_as_strong_as_in_the_paper() -> None:
     # With a slope for an image, the change of value is the displacement to the right.
     slope = np.tile(np.arange(41, dtype=np.float32), (41, 1)).ravel()
     settings = Augmentation(elastic=34, smoothness=4)
-    changed = augment(np.tile(slope, (300, 1)), np.arange(300), settings, (41, 41), 1, 0)
+    changed = augment(
+        np.tile(slope, (300, 1)), np.arange(300), 0, settings=settings, shape=(41, 41), seed=1
+    )
     moved = (changed - slope).reshape(-1, 41, 41)[:, 12:29, 12:29]
     # Uniform noise deviates by 1 / sqrt(3); a Gaussian of 4 in the plane divides by 8 sqrt(pi).
     assert moved.std() == pytest.approx(34 / 3**0.5 / (8 * np.pi**0.5), rel=0.1)
@@ -133,7 +142,7 @@ def test_seed_and_epoch_change_every_image(other: dict[str, int]) -> None:
 
 def test_rows_are_changed_in_different_ways() -> None:
     same = np.tile(IMAGES[:1], (300, 1))
-    changed = augment(same, ROWS, ALL, SHAPE, 1, 0)
+    changed = augment(same, ROWS, 0, settings=ALL, shape=SHAPE, seed=1)
     assert len(np.unique(changed, axis=0)) == 300
 
 
@@ -141,11 +150,11 @@ def test_other_images_and_their_order_make_no_difference() -> None:
     together = change(settings=ALL)
     order = RANDOM.permutation(300)
     np.testing.assert_array_equal(
-        augment(IMAGES[order], ROWS[order], ALL, SHAPE, 1, 0), together[order]
+        augment(IMAGES[order], ROWS[order], 0, settings=ALL, shape=SHAPE, seed=1), together[order]
     )
     for few in (slice(0, 1), slice(299, 300), slice(100, 270)):
         np.testing.assert_array_equal(
-            augment(IMAGES[few], ROWS[few], ALL, SHAPE, 1, 0), together[few]
+            augment(IMAGES[few], ROWS[few], 0, settings=ALL, shape=SHAPE, seed=1), together[few]
         )
 
 

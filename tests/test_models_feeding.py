@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.config import Network, Training
+from models.augmentation import augment
+from models.config import Augmentation, Network, Training
 from models.feeding import Array, Feed, choose_block_rows, draw_blocks, draw_order
 from models.networks import build_classifier, build_trunk
 from models.programs import predict
@@ -78,7 +79,7 @@ def test_blocks_are_whole_batches(wished: int, rows: int) -> None:
 def test_blocks_hold_their_rows_and_labels() -> None:
     numbers = np.arange(230)
     feed = Feed(numbers * 2.0, numbers, size=64)
-    for x, y, order in feed.shuffled(seed=1, epoch=0):
+    for x, y, order in next(feed.epochs(seed=1, first=0, last=1)):
         np.testing.assert_array_equal(x, 2 * y.numpy())
         assert len(order) == len(y)
     in_turn = np.concatenate([y for _, y in feed.in_turn()])
@@ -87,7 +88,7 @@ def test_blocks_hold_their_rows_and_labels() -> None:
 
 def test_rows_of_one_block_are_read_once() -> None:
     feed = Feed(X, Y, size=230)
-    (first,), (second,) = (list(feed.shuffled(1, epoch)) for epoch in (0, 1))
+    (first,), (second,) = map(list, feed.epochs(seed=1, first=0, last=2))
     assert first[0] is second[0]
     np.testing.assert_array_equal(first[2], draw_order(230, 1, 0))
 
@@ -134,6 +135,78 @@ def test_run_on_blocks_resumed_ends_bit_identical() -> None:
     assert rest.history == whole.history
     for first, second in zip(weights_of(undisturbed), weights_of(resumed), strict=True):
         np.testing.assert_array_equal(first, second)
+
+
+# --- Rows changed anew in every epoch ---
+
+
+def add_noise(rows: Array, numbers: Array, epoch: int) -> Array:
+    """As an augmentation does: noise from nothing but the number of each row and the epoch."""
+    noise = [np.random.default_rng([epoch, n]).random(rows.shape[1]) for n in numbers]
+    return (rows + noise).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [690, 64])
+def test_every_copy_is_changed_by_its_own_number_and_epoch(size: int) -> None:
+    numbers = np.arange(230, dtype=np.float64)
+    asked: list[tuple[int, float, float]] = []
+
+    def change(rows: Array, numbers: Array, epoch: int) -> Array:
+        asked.extend((epoch, *pair) for pair in zip(numbers.tolist(), rows.tolist(), strict=True))
+        return -rows
+
+    feed = Feed(numbers, numbers, size, copies=3, change=change)
+    epochs = [list(epoch) for epoch in feed.epochs(seed=1, first=0, last=2)]
+    assert sorted(asked) == [(e, n, n % 230) for e in range(2) for n in range(690)]
+    for x, y, order in epochs[0] + epochs[1]:
+        np.testing.assert_array_equal(-x, y)
+        assert sorted(order) == list(range(len(y)))
+
+
+def test_changed_rows_are_those_of_an_epoch_whatever_the_block() -> None:
+    def rows_of(size: int) -> Array:
+        feed = Feed(X, Y, size, copies=2, change=add_noise)
+        (rows,) = ([x.numpy() for x, *_ in blocks] for blocks in feed.epochs(1, first=4, last=5))
+        return np.sort(np.concatenate(rows), axis=0)
+
+    np.testing.assert_array_equal(rows_of(460), rows_of(32))
+
+
+@pytest.mark.parametrize("block_rows", [0, 32])
+def test_run_on_changed_rows_resumed_ends_bit_identical(block_rows: int) -> None:
+    options: Any = {"block_rows": block_rows, "change": add_noise, "copies": 2}
+    states: list[State] = []
+    undisturbed, repeated, resumed = build(1), build(1), build(2)
+    whole = train(undisturbed, X, Y, **options, on_epoch=states.append)
+    assert train(repeated, X, Y, **options).history == whole.history
+    assert int(states[0].optimizer[0]) == 29  # Batches of 16 from 460 rows.
+    rest = train(resumed, X, Y, **options, saved=State.from_arrays(states[0].to_arrays()))
+    assert rest.history == whole.history
+    for model in (repeated, resumed):
+        for first, second in zip(weights_of(undisturbed), weights_of(model), strict=True):
+            np.testing.assert_array_equal(first, second)
+
+
+def test_training_on_changed_rows_is_training_on_those_rows() -> None:
+    once = SETTINGS.model_copy(update={"max_epochs": 1})
+    changed = train(build(), X, Y, settings=once, change=add_noise).history
+    assert changed == train(build(), add_noise(X, np.arange(230), 0), Y, settings=once).history
+
+
+def test_images_are_augmented_while_training() -> None:
+    change = partial(augment, settings=Augmentation(shift=1), shape=(2, 3), seed=1)
+    plain, changed = train(build(), X, Y), train(build(), X, Y, change=change)
+    again = train(build(), X, Y, change=change)
+    assert plain.history != changed.history == again.history
+
+
+def test_change_that_fails_says_so() -> None:
+    def change(rows: Array, numbers: Array, epoch: int) -> Array:
+        msg = "no such image"
+        raise OSError(msg)
+
+    with pytest.raises(OSError, match="no such image"):
+        train(build(), X, Y, change=change)
 
 
 GROWTH = """

@@ -387,7 +387,7 @@ def build_other(kind: str) -> Any:
     + [(kind, False) for kind in ("activation", "operation", "subclass", "variable")],
 )
 def test_models_that_only_look_alike_share_no_program(kind: str, shares: bool) -> None:
-    program = programs.find_shared_program(build_other(kind), SETTINGS, "mse", ACCURACY)
+    program = programs.find_shared_program(build_other(kind), SETTINGS, "mse", ACCURACY, {})
     assert (program is not None) is shares
 
 
