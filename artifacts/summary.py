@@ -23,21 +23,6 @@ def published(result: dict[str, Any]) -> str:
     return f"{percent(result['published_low'])} to {percent(result['published_high'])}"
 
 
-def verdict(evaluation: dict[str, Any]) -> str:
-    """One sentence: whether the transfer beat what it has to beat, by test accuracy."""
-    results = {result["name"]: result for result in evaluation["results"]}
-    chosen = results[evaluation["chosen"]]
-    rivals = [results["softmax on pixels"], results["from scratch"]]
-    best = max(rivals, key=lambda result: float(result["accuracy"]))
-    gain = (chosen["accuracy"] - best["accuracy"]) / max(1 - best["accuracy"], 1e-9)
-    what = f"{100 * abs(gain):.0f}% {'fewer' if gain > 0 else 'more'} errors than {best['name']}"
-    if chosen["low"] > best["high"]:
-        return f"Transfer pays: {evaluation['chosen']} makes {what}."
-    if chosen["high"] < best["low"]:
-        return f"Negative transfer: {evaluation['chosen']} makes {what}."
-    return f"No clear gain: {evaluation['chosen']} makes {what}, within the intervals."
-
-
 def results_rows(results: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
     """The results as rows of a table for people.
 
@@ -68,7 +53,7 @@ def results_markdown(evaluation: dict[str, Any]) -> str:
             ),
         ),
         "",
-        verdict(evaluation),
+        evaluation["gain"]["sentence"],
         "",
         f"Classes as `{evaluation['chosen']}` tells them apart:",
         "",

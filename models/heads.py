@@ -158,6 +158,7 @@ def fit_heads(
         ValueError: If rows, labels or settings make no sense, or ``saved`` is of other heads.
     """
     _check(heads, x, y, classes, validation)
+    settings = settings.over(max(len(x if head.rows is None else head.rows) for head in heads))
     trainer = _Trainer(heads, x, y, classes, settings, validation)
     state = saved or trainer.begin()
     if state.weights.shape != trainer.shape:

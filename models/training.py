@@ -178,6 +178,7 @@ def fit(
             is for a layer that the model does not have.
     """
     _check_rows(x, y, *validation)
+    settings = settings.over(len(x) * copies)
     size = choose_block_rows(x, settings.batch_size, block_rows)
     train, held_out = Feed(x, y, size, copies, change), Feed(*validation, size)
     if not model.built:

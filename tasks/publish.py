@@ -19,21 +19,20 @@ FIGURES = {
 
 @stage("publish", label="draw figures and tables")
 def publish(
-    work: Work, *, pretrained: Ref, heads: Ref, baselines: Ref, evaluation: Ref
+    work: Work, *, pretrained: Ref, heads: Ref, trained: tuple[Ref, ...], evaluation: Ref
 ) -> dict[str, Any]:
     """Draws the figures and writes the tables."""
     measured = evaluation.metrics
     histories = {
         "pretraining": work.json(pretrained, "history.json"),
-        measured["chosen"]: work.json(heads, "history.json")[heads.metrics["best"]],
-        "from scratch": work.json(baselines, "history.json")["scratch"],
+        **_shown_histories(work, heads, trained, measured),
     }
     drawn = {
         "learning-curves": figures.learning_curves(histories),
         "confusion-matrix": figures.confusion_matrix(
             measured["confusion"], measured["target_classes"]
         ),
-        "accuracy-by-cut": _draw_cuts(measured["results"]),
+        "accuracy-by-cut": _draw_cuts(measured),
     }
     for name, figure in drawn.items():
         work.save_bytes(f"{name}.png", figures.render(figure, "png"))
@@ -41,10 +40,29 @@ def publish(
     return {"figures": sorted(drawn)}
 
 
-def _draw_cuts(results: list[dict[str, Any]]) -> Any:
+def _shown_histories(
+    work: Work, heads: Ref, trained: tuple[Ref, ...], measured: dict[str, Any]
+) -> dict[str, Any]:
+    """The histories of the chosen one and of the baselines, phases one after the other."""
+    histories = {
+        f"head on {layer}": history for layer, history in work.json(heads, "history.json").items()
+    }
+    for ref in trained:
+        first = [
+            history
+            for name, history in work.json(ref, "history.json").items()
+            if name.startswith("network1-")
+        ]
+        histories[ref.metrics["title"]] = {
+            name: [value for phase in first for value in phase[name]] for name in first[0]
+        }
+    return {name: histories[name] for name in (measured["chosen"], *measured["baselines"])}
+
+
+def _draw_cuts(measured: dict[str, Any]) -> Any:
     fields = ("accuracy", "low", "high")
     points, ranges = [], []
-    for result in results:
+    for result in measured["results"]:
         cut = result["name"].removeprefix("head on ")
         if cut != result["name"]:
             points.append(figures.CutPoint(cut, *(result[field] for field in fields)))
@@ -54,8 +72,8 @@ def _draw_cuts(results: list[dict[str, Any]]) -> Any:
                 )
     baselines = [
         figures.Baseline(result["name"], *(result[field] for field in fields))
-        for result in results
-        if result["name"] in ("softmax on pixels", "from scratch")
+        for result in measured["results"]
+        if result["name"] in measured["baselines"]
     ]
     return figures.accuracy_by_cut(points, baselines, ranges)
 

@@ -92,7 +92,7 @@ def test_a_figures_page_shows_the_picture(page, shown, key):
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("run-summary", ["train-baselines", "from scratch", "cached"]),
+        ("run-summary", ["train-scratch", "from scratch", "cached"]),
         ("results", ["softmax on pixels", "head on hidden5", "accuracy"]),
     ],
 )
