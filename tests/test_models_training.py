@@ -350,6 +350,19 @@ def test_equal_models_are_compiled_once_and_trained_apart() -> None:
     assert programs._build_twin_program.cache_info().misses == before + 1
 
 
+def test_fits_of_different_models_in_threads_give_the_same_bits_as_alone() -> None:
+    def run(units: int) -> Any:
+        network = Network(hidden_layers=1, units=units, batch_norm=True, dropout=0.2)
+        model = build_classifier(build_trunk(network, COLUMNS, 1), CLASSES, 1)
+        train(model, *TRAIN, settings=SETTINGS)
+        return model
+
+    alone = list(map(run, (5, 6)))
+    with ThreadPoolExecutor(2) as pool:
+        for first, second in zip(alone, pool.map(run, (5, 6)), strict=True):
+            assert_same(first, second)
+
+
 def test_threads_that_share_a_program_do_not_disturb_each_other() -> None:
     alone, together = ([build_head(COLUMNS, CLASSES, seed) for seed in range(4)] for _ in range(2))
     settings = SETTINGS.model_copy(update={"max_epochs": 20})
