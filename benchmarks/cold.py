@@ -13,6 +13,7 @@ from benchmarks.timing import format_table
 
 OURS = ("flows.cli", "run", "--json", "--quiet")
 PLAIN = ("benchmarks.plain_keras",)
+TRAINING = ("pretrain", "fine-tune", "train-baselines")
 
 
 def compare_cold_runs() -> str:
@@ -20,6 +21,7 @@ def compare_cold_runs() -> str:
     plain, plain_seconds = _run(*PLAIN)
     with tempfile.TemporaryDirectory() as folder:
         ours, our_seconds = _run(*OURS, store=folder)
+        epochs = {stage: _count_epochs(Path(folder), stage) for stage in TRAINING}
         _, idle_seconds = _run(*OURS, store=folder)
     return "\n".join(
         [
@@ -35,7 +37,7 @@ def compare_cold_runs() -> str:
                     _line("headstart run, again", idle_seconds, our_seconds),
                 ],
             ),
-            _format_stages(ours),
+            _format_stages(ours, epochs),
             _format_parts(plain),
         ]
     )
@@ -59,9 +61,19 @@ def _line(name: str, seconds: float, base: float) -> list[str]:
     return [name, f"{seconds:.1f}", f"{seconds / base:.2f}"]
 
 
-def _format_stages(ours: dict[str, Any]) -> str:
-    lines = [[stage["name"], f"{stage['seconds']:.2f}"] for stage in ours["stages"]]
-    return format_table(["headstart run, stage", "seconds"], lines)
+def _count_epochs(folder: Path, stage: str) -> int:
+    """Epochs of all that a stage trained."""
+    (file,) = folder.glob(f"store/{stage}/*/history.json")
+    history = json.loads(file.read_text())
+    return sum(len(part["loss"]) for part in ([history] if "loss" in history else history.values()))
+
+
+def _format_stages(ours: dict[str, Any], epochs: dict[str, int]) -> str:
+    lines = [
+        [stage["name"], f"{stage['seconds']:.2f}", f"{epochs.get(stage['name'], '')}"]
+        for stage in ours["stages"]
+    ]
+    return format_table(["headstart run, stage", "seconds", "epochs"], lines)
 
 
 def _format_parts(plain: dict[str, Any]) -> str:
