@@ -14,7 +14,16 @@ State = Literal["ran", "cached", "resumed"]
 
 
 class StageRecord(BaseModel):
-    """What became of one stage in a run."""
+    """What became of one stage in a run.
+
+    Attributes:
+        name: The stage.
+        state: Whether it was computed, from its start or from where it had stopped.
+        key: Of its entry in the store.
+        digest: Of the entry's content.
+        seconds: How long the run spent on it.
+        why: Why it was computed, in words; empty if it was not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,6 +32,7 @@ class StageRecord(BaseModel):
     key: str
     digest: str
     seconds: float
+    why: tuple[str, ...] = ()
 
 
 class RunRecord(BaseModel):
@@ -108,6 +118,11 @@ def _open_beginning(root: Path) -> IO[bytes]:
 
 def _lock_path(root: Path, run: str) -> Path:
     return root / ".locks" / "runs" / run
+
+
+def report_path(root: Path, run: str) -> Path:
+    """Where the page about a run lies, beside its record."""
+    return root / "runs" / f"{run}.html"
 
 
 def load_runs(root: Path) -> Iterator[RunRecord]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from artifacts.runs import RunRecord, StageRecord, beginning, load_runs
+from artifacts.runs import RunRecord, StageRecord, beginning, load_runs, report_path
 from artifacts.store import Store
 from flows import server
 from flows.ghosts import bury_ghosts
@@ -95,10 +95,10 @@ def _idle_record(config: Config, prepared: Prepared, store: Store, began: float)
     results: list[dict[str, Any]] = next(
         (r.metrics["results"] for r in refs if r.stage == "evaluate"), []
     )
-    digests = {ref.stage: ref.digest for ref in refs}
+    behind = _run_behind({ref.stage: ref.digest for ref in refs}, store)
     return RunRecord(
-        run="",
-        flow_run_id=_flow_run_behind(digests, store),
+        run=behind.run if behind else "",
+        flow_run_id=behind.flow_run_id if behind else None,
         recorded=False,
         status="completed",
         started=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -112,12 +112,12 @@ def _idle_record(config: Config, prepared: Prepared, store: Store, began: float)
     )
 
 
-def _flow_run_behind(digests: dict[str, str], store: Store) -> str | None:
-    """The latest flow run that ended with just these results."""
+def _run_behind(digests: dict[str, str], store: Store) -> RunRecord | None:
+    """The latest recorded run that ended with just these results."""
     for record in load_runs(store.root):
         if record.status == "completed":
             if {stage.name: stage.digest for stage in record.stages} == digests:
-                return record.flow_run_id
+                return record
     return None
 
 
@@ -181,3 +181,6 @@ def _show(done: RunRecord, store: Store, output: Output) -> None:
             output.remarks.print(f"Figures and tables: {place}", markup=False, soft_wrap=True)
     if done.flow_run_id:
         output.remarks.print("See the run in Prefect's UI: headstart ui", soft_wrap=True)
+    report = report_path(store.root, done.run)
+    if done.run and report.exists():
+        output.remarks.print(f"Report: {report}", markup=False, soft_wrap=True)

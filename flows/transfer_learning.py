@@ -8,15 +8,17 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime
 
 from artifacts.reference import Ref
+from artifacts.report import save_report
 from artifacts.runs import RunRecord, StageRecord, save_run, staying_alive
 from artifacts.store import DamagedEntry, Store
+from flows.live import LiveProgress
 from flows.pipeline import pipeline
 from flows.preflight import Prepared, default_store, prepare
 from flows.selection import Rerun
 from models.config import Config
 from tasks import progress
 from tasks.caching import as_task
-from tasks.publish import post_artifacts
+from tasks.show import post_artifacts
 from tasks.stage import Stage
 
 
@@ -67,6 +69,7 @@ class _Run:
         self.config, self.store = config, store
         self.source, self.selection = prepared.source, prepared.selection
         self.steps = len(prepared.steps)
+        self.reasons = {step.name: step.reasons for step in prepared.steps}
         self.stages: dict[str, StageRecord] = {}
         # Named in the record from the start, so that nobody tidies away what is still to be used.
         self.planned = {
@@ -89,14 +92,24 @@ class _Run:
 
     def go(self) -> RunRecord:
         """Runs the pipeline to its end."""
+        live = LiveProgress(runtime.flow_run.id)
         with staying_alive(self.store.root, self.record.run):
             try:
                 self._save("running")
-                self._heal_and_call()
+                with live, progress.listening(live):
+                    self._heal_and_call()
             except BaseException as error:
                 self._save("failed" if isinstance(error, Exception) else "interrupted")
                 raise
-            return self._save("completed")
+            done = self._save("completed")
+        self._report(done)
+        return done
+
+    def _report(self, done: RunRecord) -> None:
+        try:
+            save_report(self.store, done)
+        except Exception as error:  # noqa: BLE001 - the results are there and right without it
+            get_run_logger().warning("the report could not be made: %s", error)
 
     def _heal_and_call(self) -> None:
         # Each time round heals a damaged entry that was found only when it was read.
@@ -108,6 +121,7 @@ class _Run:
                 if not further:
                     raise
                 get_run_logger().warning("%s; computing it again", damage)
+                self.reasons[damage.stage] = (damage.what,)
             else:
                 return
 
@@ -128,12 +142,14 @@ class _Run:
         manifest = self.store.manifest(ref.stage, ref.key)
         resumed = manifest is not None and manifest.resumed
         before = self.stages.get(ref.stage)
+        why = () if cached else self.reasons.get(ref.stage) or ("Prefect was told to compute it",)
         record = StageRecord(
             name=ref.stage,
             state="cached" if cached else "resumed" if resumed else "ran",
             key=ref.key,
             digest=ref.digest,
             seconds=round(seconds, 3),
+            why=why,
         )
         # A stage gone through again for the sake of a damaged one before it counts once.
         if not (cached and before):
