@@ -20,7 +20,7 @@ from artifacts.garbage import describe_size
 from artifacts.lineage import parents
 from artifacts.runs import RunRecord, report_path
 from artifacts.store import DamagedEntry, Manifest, Store, StoreError
-from artifacts.summary import gain_sentence, interval, percent, published
+from artifacts.summary import brief, gain_sentence, interval, percent, published
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -86,7 +86,7 @@ def render(store: Store, record: RunRecord, root: str = "..") -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, interval=interval, published=published)
+    environment.filters.update(brief=brief, percent=percent, interval=interval, published=published)
     return environment.get_template("report.html").render(
         run=record,
         status=STATUS.get(record.status, ""),
@@ -113,11 +113,13 @@ def _figures(store: Store, publish: Manifest | None) -> Iterator[Figure]:
 
 
 def _inline(svg: str, name: str) -> Markup:
-    """A drawing as part of a page: without a fixed size, its ids its own."""
+    """A drawing as part of a page: as wide as it fits, its ids its own."""
     body = svg[svg.index("<svg") :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     head, end, rest = body.partition(">")
+    wide = re.search(r' width="([0-9.]+)pt"', head)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
+    head += f' style="--natural: {wide[1]}pt"' if wide else ""
     rest = re.sub(r'(?<= id=")', f"{name}-", rest)
     rest = re.sub(r'(?<=href="#)|(?<=url\(#)', f"{name}-", rest)
     label = f' role="img" aria-labelledby="{name}-title" aria-describedby="{name}-alt"'

@@ -13,6 +13,12 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
+def brief(reasons: Sequence[str], most: int = 4) -> str:
+    """Reasons in one line, the first of them where there are many."""
+    more = len(reasons) - most
+    return "; ".join([*reasons[:most], *([f"and {more} more"] if more > 0 else [])])
+
+
 def listed(names: Iterable[object]) -> str:
     """Names in one line: ``0, 1, 2``."""
     return ", ".join(map(str, names))
@@ -129,8 +135,7 @@ def mistakes_table(evaluation: Evaluation) -> str:
 def stages_markdown(stages: Sequence[StageRecord]) -> str:
     """What became of each stage, and why those ran that did."""
     rows = (
-        (s.name, s.state, f"{s.seconds:.1f}", "; ".join(s.why), f"`{s.digest[:12]}`")
-        for s in stages
+        (s.name, s.state, f"{s.seconds:.1f}", brief(s.why), f"`{s.digest[:12]}`") for s in stages
     )
     return table(("stage", "", "seconds", "why", "digest"), rows) + "\n"
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from artifacts.reference import Ref
 from models.config import Baselines, Network, Run
-from tasks.fitting import fit_resumably
+from tasks.fitting import fit_resumably, save_history_table
 from tasks.rows import read_rows
 from tasks.stage import Work, stage
 from tasks.trained import save_model
@@ -35,4 +35,5 @@ def train_baselines(
         )
         save_model(work, name, model)
     work.save_json("history.json", histories)
+    save_history_table(work, histories)
     return {name: {"epochs": len(history["loss"])} for name, history in histories.items()}
