@@ -18,13 +18,16 @@ meant for deciding anything about a person or anything that costs money, nor for
 another source than its training data.
 """
 
+LICENCE = "Licence of the code that made it: Apache-2.0; the data keeps its own."
+
 LIMITS = """\
 - It knows its own classes only and answers with one of them whatever it is shown; nothing tells it
   that an image belongs to none.
-- One seed's weights: other seeds give accuracies outside the interval, which covers the test
-  images alone. `benchmarks/accuracy.py` shows how far seeds lie apart.
-- Images that are shifted, turned, inverted or noisy were not among its training data.
-- The training data names no writers, so whether it serves all of them equally was not measured.
+- These are one seed's weights. The intervals speak of other test images, not of other seeds;
+  `benchmarks/accuracy.py` shows how far those lie apart.
+- How it answers to images that are shifted, turned, inverted or noisy was not measured.
+- The data does not say whose images they are, so whether it serves all people equally was not
+  measured.
 """
 
 
@@ -62,7 +65,7 @@ def checkpoint_card(checkpoint: Checkpoint) -> str:
             "Model details": (
                 f"A dense network with a softmax over the classes {names}; input: rows of "
                 f"{checkpoint.columns} values, as the training data has them. "
-                f"{checkpoint.parameters:,} parameters. Licence: Apache-2.0.\n\n"
+                f"{checkpoint.parameters:,} parameters. {LICENCE}\n\n"
                 + "\n".join(f"- {layer}" for layer in checkpoint.layers)
                 + "\n\nFiles: `model.keras` (opens in Keras's safe mode), `saved_model/` "
                 "(TensorFlow alone, with a serving signature)."
@@ -106,7 +109,7 @@ def results_card(evaluation: Mapping[str, Any], inputs: Mapping[str, str]) -> st
         {
             "Model details": (
                 f"`{chosen}`: the trunk pretrained on the classes {source}, and what was trained "
-                f"on top of it for the classes {target}. Licence: Apache-2.0."
+                f"on top of it for the classes {target}. {LICENCE}"
             ),
             "Intended use": USE,
             "Training data": (
@@ -118,7 +121,8 @@ def results_card(evaluation: Mapping[str, Any], inputs: Mapping[str, str]) -> st
                 "decided on validation images, before."
             ),
             "Metrics": (
-                f"{gain_sentence(evaluation)}\n\nTest accuracy in %:\n\n"
+                f"{gain_sentence(evaluation)}\n\nTest accuracy in %; `pretrained` on "
+                f"the classes {source}, all others on {target}:\n\n"
                 f"{results_table(evaluation)}\n\nOf `{chosen}`, by class, in %:\n\n"
                 f"{classes_table(evaluation)}"
             ),
