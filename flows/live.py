@@ -1,4 +1,4 @@
-"""How far each training stage is, as a progress artifact in Prefect's UI.
+"""A run's tags, and how far each training stage is, in Prefect's UI while it runs.
 
 Stages know nothing of it: they tell whoever listens. A thread of its own talks to the server, so
 that training never waits for it, and gives up at the first fault.
@@ -7,6 +7,7 @@ that training never waits for it, and gives up at the first fault.
 import contextvars
 import logging
 import threading
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -17,10 +18,18 @@ EVERY = 2.0
 
 
 class LiveProgress:
-    """Listens to a run's events and keeps an artifact ``progress-<stage>`` up to date."""
+    """Listens to a run's events and keeps an artifact ``progress-<stage>`` up to date.
 
-    def __init__(self, flow_run_id: str) -> None:
+    Attributes:
+        flow_run_id: The flow run that the artifacts and the tags belong to.
+        tags: What the flow run shall be found by.
+        newest: The latest event of each stage that tells of its progress.
+        posted: The artifact of each stage.
+    """
+
+    def __init__(self, flow_run_id: str, tags: Iterable[str]) -> None:
         self.flow_run_id = UUID(flow_run_id)
+        self.tags = sorted(tags)
         self.newest: dict[str, Event] = {}
         self.posted: dict[str, UUID] = {}
         self.finished = threading.Event()
@@ -47,6 +56,9 @@ class LiveProgress:
         client = get_client(sync_client=True)
         told: dict[str, Event] = {}
         try:
+            # Given to the flow before it starts, they would go to each task too, and Prefect asks
+            # its server about concurrency limits for each new set of tags of a task.
+            client.update_flow_run(self.flow_run_id, tags=self.tags)
             while not self.finished.wait(EVERY):
                 self._tell(client, told)
             self._tell(client, told)

@@ -62,6 +62,17 @@ def name_run(config: Config) -> str:
     return f"{classes}{part}, seed {config.run.seed}, {datetime.now():%d %b %H:%M:%S}"
 
 
+def tags_of(config: Config) -> set[str]:
+    """What a flow run can be searched by: ``seed-42``, ``data-mnist``, ``from-0-1``, ``to-5-6``."""
+    data = config.data
+    return {
+        f"seed-{config.run.seed}",
+        f"data-{Path(data.dataset).stem}",
+        "from-" + "-".join(map(str, data.source_classes)),
+        "to-" + "-".join(map(str, data.target_classes)),
+    }
+
+
 class _Run:
     """One run under way: calls stages, keeps account."""
 
@@ -92,7 +103,7 @@ class _Run:
 
     def go(self) -> RunRecord:
         """Runs the pipeline to its end."""
-        live = LiveProgress(runtime.flow_run.id)
+        live = LiveProgress(runtime.flow_run.id, tags_of(self.config) | set(runtime.flow_run.tags))
         with staying_alive(self.store.root, self.record.run):
             try:
                 self._save("running")

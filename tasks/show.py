@@ -6,15 +6,17 @@ Keys are the same for every run, so the UI shows each as a timeline of versions.
 import base64
 from collections.abc import Iterator, Mapping
 
-from artifacts.lineage import diagram
+from artifacts.lineage import diagram, parents
 from artifacts.reference import Ref
 from artifacts.runs import RunRecord, report_path
 from artifacts.store import Store
 from artifacts.summary import (
     class_rows,
     gain_sentence,
+    listed,
     mistakes_table,
     results_rows,
+    results_table,
     stages_markdown,
     table,
 )
@@ -59,26 +61,30 @@ def _markdown(store: Store, refs: Refs, record: RunRecord) -> Iterator[tuple[str
         yield figure["name"], figure["title"], f"{text}\n\n{more}\n"
     yield "lineage", "what was made from what", _lineage(store, refs)
     yield "files", "where the results lie", _files(store, refs, record)
-    yield "run-summary", "stages and results", _summary(store, refs, record)
+    yield "run-summary", "stages and results", _summary(refs, record)
 
 
-def _summary(store: Store, refs: Refs, record: RunRecord) -> str:
+def _summary(refs: Refs, record: RunRecord) -> str:
     parts = [f"# Run {record.run}"]
     evaluation = refs.get("evaluate")
     if evaluation and "chosen" in evaluation.metrics:
-        parts.append(f"**{gain_sentence(evaluation.metrics)}**")
-    if "publish" in refs:
-        parts.append(store.read_bytes(refs["publish"], "results.md").decode())
-    parts.append(stages_markdown(record.stages))
+        measured = evaluation.metrics
+        chosen = f"Test accuracy in %; `{measured['chosen']}` was chosen on validation images."
+        parts += [f"**{gain_sentence(measured)}**", chosen, results_table(measured)]
+    parts += ["What ran, and why:", stages_markdown(record.stages)]
     return "\n\n".join(parts)
 
 
 def _lineage(store: Store, refs: Refs) -> str:
     found = {name: store.manifest(name, ref.key) for name, ref in refs.items()}
     entries = {name: manifest for name, manifest in found.items() if manifest}
-    rows = ((m.ref.stage, f"`{m.ref.key}`", m.created[:19], m.seconds) for m in entries.values())
-    listed = table(("stage", "key", "made, UTC", "seconds"), rows)
-    return f"```mermaid\n{diagram(entries)}```\n\n{listed}\n"
+    rows = (
+        (name, listed(parents(m)), f"`{m.ref.digest[:12]}`", f"`{m.ref.key[:12]}`", m.created[:19])
+        for name, m in entries.items()
+    )
+    told = table(("stage", "made from", "digest", "key", "made, UTC"), rows)
+    # Prefect's newer pages draw this; the older ones, which ask no other site, show its text.
+    return f"{told}\n\n```mermaid\n{diagram(entries)}```\n"
 
 
 def _files(store: Store, refs: Refs, record: RunRecord) -> str:
