@@ -83,6 +83,13 @@ def test_a_runs_page_shows_its_tasks_and_their_states(page, shown, which, state)
     keep(page, f"run-{state.lower()}")
 
 
+def test_a_run_can_be_found_by_its_tags(shown):
+    command, _, first, _ = shown
+    tags = {"tags": {"all_": ["headstart", "seed-42", "data-mnist", "to-5-6-7-8-9"]}}
+    found = command.prefect("flow_runs/filter", flow_runs=tags)
+    assert first["flow_run_id"] in {run["id"] for run in found}
+
+
 def published(shown):
     """What the stage publish says of its figures."""
     manifest = Store(shown[0].store).latest("publish")
