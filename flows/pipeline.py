@@ -105,5 +105,6 @@ def pipeline(config: Config, source: Source, call: Runner) -> Ref:
         heads=heads,
         baselines=baselines,
         evaluation=evaluation,
+        tensorboard=computing.tensorboard,
     )
     return evaluation

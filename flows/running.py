@@ -1,5 +1,6 @@
 """One run from the command line: settled, run through Prefect only if need be, shown."""
 
+import importlib.util
 import json
 import os
 import sys
@@ -18,6 +19,7 @@ from flows.selection import Rerun
 from flows.terminal import NARROW, Display, Log, Screen, plan_table, result_of, run_tables
 from models.config import Config
 from tasks import progress
+from tasks.publish import LOGS
 
 # TensorFlow's own remarks about this machine are for its developers.
 QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -68,6 +70,8 @@ def run(config: Config, rerun: Rerun, store: Store, output: Output, record: bool
         sys.stdout.write(done.model_dump_json(indent=1) + "\n")
     else:
         _show(done, store, output)
+        if config.run.tensorboard:
+            _point_to_logs(done, store, output)
     return done
 
 
@@ -163,6 +167,16 @@ def _import_tensorflow() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def _point_to_logs(done: RunRecord, store: Store, output: Output) -> None:
+    for stage in done.stages:
+        if stage.name == "publish":
+            logs = store.entry_path(stage.name, stage.key) / LOGS
+            text = f"TensorBoard: tensorboard --logdir '{logs}'"
+            if not importlib.util.find_spec("tensorboard"):
+                text += " (not installed: pip install 'headstart[tensorboard]')"
+            output.remarks.print(text, markup=False, soft_wrap=True)
 
 
 def _show(done: RunRecord, store: Store, output: Output) -> None:

@@ -10,11 +10,18 @@ from artifacts.summary import results_markdown
 from tasks.stage import Work, stage
 
 IMAGES = "mistakes.npy"
+LOGS = "tensorboard"
 
 
 @stage("publish", label="draw figures and tables", libraries=("matplotlib",))
 def publish(
-    work: Work, *, pretrained: Ref, heads: Ref, baselines: Ref, evaluation: Ref
+    work: Work,
+    *,
+    pretrained: Ref,
+    heads: Ref,
+    baselines: Ref,
+    evaluation: Ref,
+    tensorboard: bool,
 ) -> dict[str, Any]:
     """Draws the figures and writes the tables and the model card."""
     measured = evaluation.metrics
@@ -33,4 +40,14 @@ def publish(
     work.save_bytes("results.md", results_markdown(measured).encode())
     digests = {ref.stage: ref.digest for ref in (pretrained, heads, baselines, evaluation)}
     work.save_bytes("model-card.md", results_card(measured, digests).encode())
+    if tensorboard:
+        _save_events(work, histories)
     return {"figures": described}
+
+
+def _save_events(work: Work, histories: dict[str, Any]) -> None:
+    # Only who asks for logs pays for TensorFlow here.
+    from models.events import write_events
+
+    for name, history in histories.items():
+        write_events(history, work.path(LOGS) / name)

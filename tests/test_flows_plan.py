@@ -236,6 +236,12 @@ def test_another_library_is_named(store, monkeypatch):
     assert plan(store)["load-dataset"].reasons == (reason,)
 
 
+def test_tensorboards_logs_are_of_no_training_stages_key(store):
+    steps = plan(store, "run.tensorboard=true")
+    assert states(steps)["run"] == {"publish"}
+    assert steps["publish"].reasons == ("run.tensorboard False -> True",)
+
+
 # --- what is asked for --------------------------------------------------------------------
 
 
