@@ -42,11 +42,12 @@ class RunRecord(BaseModel):
         run: Its name, sorting by time.
         flow_run_id: Its id in Prefect's database.
         recorded: Whether this very run is in Prefect's database; a run in which nothing had to
-            run is not, and names the flow run that recorded these results.
+            run is not, and names the run and flow run that recorded these results.
         status: ``running``, ``completed``, ``failed``, ``interrupted``, or ``died`` where its
             process is gone.
         started: When, UTC, ISO 8601.
         seconds: How long it took.
+        error: What ended it, and in which stage; empty if nothing did.
         settings: The whole config.
         stages: What became of each stage, in order.
         results: Test accuracies with intervals, from the evaluation.
@@ -60,6 +61,7 @@ class RunRecord(BaseModel):
     status: Literal["running", "completed", "failed", "interrupted", "died"] = "running"
     started: str
     seconds: float = 0.0
+    error: str = ""
     settings: dict[str, Any] = {}
     stages: tuple[StageRecord, ...] = ()
     results: tuple[dict[str, Any], ...] = ()

@@ -195,6 +195,7 @@ def _show(done: RunRecord, store: Store, output: Output) -> None:
             output.remarks.print(f"Figures and tables: {place}", markup=False, soft_wrap=True)
     if done.flow_run_id:
         output.remarks.print("See the run in Prefect's UI: headstart ui", soft_wrap=True)
-    report = report_path(store.root, done.run)
-    if done.run and report.exists():
-        output.remarks.print(f"Report: {report}", markup=False, soft_wrap=True)
+    if done.run:
+        report = report_path(store.root, done.run)
+        where = str(report) if report.exists() else f"headstart show {done.run} --open"
+        output.remarks.print(f"Report: {where}", markup=False, soft_wrap=True)

@@ -91,6 +91,7 @@ class _Run:
             if (ref := step.ref)
         }
         self.refs: dict[str, Ref] = {}
+        self.under_way = ""
         self.began = time.monotonic()
         now = datetime.now(UTC)
         flow_run_id = runtime.flow_run.id
@@ -110,7 +111,7 @@ class _Run:
                 with live, progress.listening(live):
                     self._heal_and_call()
             except BaseException as error:
-                self._save("failed" if isinstance(error, Exception) else "interrupted")
+                self._save("failed" if isinstance(error, Exception) else "interrupted", error)
                 raise
             done = self._save("completed")
         self._report(done)
@@ -140,6 +141,7 @@ class _Run:
         """Runs one stage as a Prefect task."""
         if stage.name not in self.selection.wanted:
             return Ref.pending(stage.name)
+        self.under_way = stage.name
         started = time.monotonic()
         progress.emit(progress.Event(stage.name, "start", stage.describe(arguments)))
         fresh = stage.name in self.selection.fresh and stage.name not in self.stages
@@ -166,15 +168,20 @@ class _Run:
         if not (cached and before):
             self.stages[ref.stage] = record
         self.refs[ref.stage] = ref
+        self.under_way = ""
         self._save("running")
         progress.emit(progress.Event(ref.stage, "end", record.state, values={"seconds": seconds}))
 
-    def _save(self, status: str) -> RunRecord:
+    def _describe(self, error: BaseException) -> str:
+        return ": ".join(filter(None, [self.under_way, str(error) or type(error).__name__]))
+
+    def _save(self, status: str, error: BaseException | None = None) -> RunRecord:
         evaluation = self.refs.get("evaluate")
         stages = {**(self.planned if status == "running" else {}), **self.stages}
         self.record = self.record.model_copy(
             update={
                 "status": status,
+                "error": self._describe(error) if error else "",
                 "seconds": round(time.monotonic() - self.began, 3),
                 "stages": tuple(stages.values()),
                 "results": tuple(evaluation.metrics["results"]) if evaluation else (),

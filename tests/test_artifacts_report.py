@@ -154,8 +154,9 @@ def test_names_cannot_smuggle_in_markup(store):
 
 @pytest.mark.parametrize("status", ["failed", "interrupted", "died", "running"])
 def test_a_run_that_did_not_finish_says_so_and_shows_what_there_is(store, status):
-    whole = make_run(store, status=status)
+    whole = make_run(store, status=status, error="pretrain: <no> memory")
     html = render(store, whole.model_copy(update={"stages": whole.stages[:1]}))
+    assert "It ended with: pretrain: &lt;no&gt; memory" in html
     assert "what it had finished" in html or "still going on" in html
     assert "load-dataset" in html
     assert "<svg" not in html
