@@ -142,7 +142,7 @@ def _run_flow(
         from flows.transfer_learning import transfer_learning
 
         if not prepared.is_idle:
-            _import_tensorflow()
+            _import_libraries()
         prefect_server.wait()
         with server.used_by_prefect(prefect_server.url), watcher, progress.listening(watcher):
             for name in bury_ghosts(store):
@@ -152,13 +152,14 @@ def _run_flow(
                 return transfer_learning(config=config, rerun=rerun, store=str(store.root))
 
 
-def _import_tensorflow() -> None:
-    """Imports TensorFlow, which takes about as long as the server's start: at the same time."""
+def _import_libraries() -> None:
+    """Imports what takes long while the server starts, which takes longer still."""
     with tempfile.TemporaryFile() as said:
         # It remarks on this machine before its own settings can keep it from that.
         terminal = os.dup(2)
         os.dup2(said.fileno(), 2)
         try:
+            import matplotlib.figure  # noqa: F401
             import tensorflow  # noqa: F401
         except Exception:
             said.seek(0)
