@@ -8,6 +8,7 @@ References:
 """
 
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,17 @@ Format = Literal["png", "svg"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 DOTTED = (0, (2, 1.5))
-INK, GREY, PALE = "#333333", "#767676", "#E6E6E6"
+INK, GREY, PALE, PAPER = "#333333", "#6b6b6b", "#e6e6e6", "#ffffff"
+ON_COLOUR = "#262626"  # Dark text on a cell of the colour map, which is light in dark mode too.
+
+# What a page may set to show an SVG in its own colours; without it each keeps its own.
+VARIABLES: Mapping[str, str] = {
+    INK: "--ink",
+    GREY: "--grey",
+    PALE: "--pale",
+    PAPER: "--paper",
+    **{colour.lower(): f"--series-{place}" for place, colour in enumerate(PALETTE)},
+}
 
 _STYLE: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",  # Comes with matplotlib, so the same on every machine.
@@ -70,6 +81,24 @@ class Baseline:
     accuracy: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Test images that a model was about equally sure of; shares in 0 to 1."""
+
+    confidence: float
+    accuracy: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """An image that a model got wrong, and how sure it was, in 0 to 1."""
+
+    label: str
+    predicted: str
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -152,14 +181,88 @@ def accuracy_by_cut(
         return _settled(figure)
 
 
+def calibration(bins: Sequence[Bin]) -> "Figure":
+    """How often a model is right when it says how sure it is.
+
+    Args:
+        bins: Test images grouped by confidence, least sure first.
+    """
+    with _styled():
+        figure = _figure(5.6, 4.4)
+        axes = figure.subplots()
+        axes.plot([0, 100], [0, 100], color=GREY, linestyle=DOTTED, label="as sure as right")
+        most = max((group.rows for group in bins), default=1)
+        axes.plot(
+            [100 * group.confidence for group in bins],
+            [100 * group.accuracy for group in bins],
+            color=PALETTE[0],
+            label="chosen model",
+        )
+        axes.scatter(
+            [100 * group.confidence for group in bins],
+            [100 * group.accuracy for group in bins],
+            [12 + 160 * group.rows / max(most, 1) for group in bins],
+            color=PALETTE[0],
+            label="area: number of test images",
+        )
+        axes.set_xlabel("stated confidence (%)")
+        axes.set_ylabel("right (%)")
+        axes.set_xlim(0, 102)
+        axes.set_ylim(0, 102)
+        figure.legend(loc="outside lower center", ncols=2)
+        return _settled(figure)
+
+
+def mistakes(images: Sequence[Any], captions: Sequence[Mistake], columns: int = 6) -> "Figure":
+    """Images that a model got wrong, what each is and what it was taken for.
+
+    Args:
+        images: Arrays (height, width), all of one shape; each shown from its lightest to its
+            darkest value.
+        captions: One for each image.
+        columns: How many stand side by side.
+
+    Raises:
+        ValueError: If there are not as many captions as images.
+    """
+    if len(images) != len(captions):
+        message = f"{len(images)} images need as many captions, not {len(captions)}"
+        raise ValueError(message)
+    columns = max(1, min(columns, len(images)))
+    lines = -(-len(images) // columns)
+    with _styled({"axes.grid": False}):
+        figure = _figure(1.25 * columns + 0.3, 1.6 * max(lines, 1) + 0.2)
+        grid = figure.subplots(max(lines, 1), columns, squeeze=False).flat
+        for axes in grid:
+            axes.set_axis_off()
+        for axes, image, caption in zip(grid, images, captions, strict=False):
+            axes.imshow(image, cmap="gray_r", interpolation="nearest")
+            text = f"{caption.label}, taken for {caption.predicted}"
+            axes.set_title(
+                f"{text}\n{100 * caption.confidence:.1f} % sure", fontsize=7, loc="center"
+            )
+        return _settled(figure)
+
+
 def render(figure: "Figure", kind: Format = "png") -> bytes:
-    """A figure as a PNG (100 pixels an inch) or SVG file; equal figures give equal bytes."""
+    """A figure as a PNG (100 pixels an inch) or SVG file; equal figures give equal bytes.
+
+    An SVG has no background, and takes the colours of a page that sets ``VARIABLES``.
+    """
     buffer = io.BytesIO()
     # Matplotlib otherwise writes its version into a PNG and the time into an SVG.
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
     with _styled():
-        figure.savefig(buffer, format=kind, dpi=100, metadata=metadata)
-    return buffer.getvalue()
+        figure.savefig(buffer, format=kind, dpi=100, metadata=metadata, transparent=kind == "svg")
+    return _themed(buffer.getvalue()) if kind == "svg" else buffer.getvalue()
+
+
+def _themed(svg: bytes) -> bytes:
+    def variable(match: re.Match[str]) -> str:
+        name = VARIABLES.get(match[0].lower())
+        return f"var({name}, {match[0]})" if name else match[0]
+
+    return re.sub(r"(?<=: )#[0-9a-fA-F]{6}(?=[;\"])", variable, svg.decode()).encode()
 
 
 @contextmanager
@@ -276,7 +379,7 @@ def _draw_confusion(axes: "Axes", table: Any, names: Sequence[str]) -> None:
     size = 9.5 if len(names) <= 6 else 7.5
     for (row, column), count in np.ndenumerate(table):
         if count:
-            ink = "white" if shade[row, column] > 0.6 else INK
+            ink = "#fefefe" if shade[row, column] > 0.6 else ON_COLOUR
             axes.text(column, row, f"{count:,}", ha="center", va="center", color=ink, fontsize=size)
 
 

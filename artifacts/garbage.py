@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from artifacts.runs import is_alive, load_runs
+from artifacts.runs import is_alive, load_runs, report_path
 from artifacts.store import Store
 
 # Half-made results of dead runs are worth something until somebody has had a week to go on.
@@ -52,6 +52,9 @@ def find_garbage(store: Store, keep_runs: int, older_than: timedelta) -> Iterato
     for record in gone:
         path = store.root / "runs" / f"{record.run}.json"
         yield Garbage(path, f"run {record.run}", path.stat().st_size)
+        report = report_path(store.root, record.run)
+        if report.exists():
+            yield Garbage(report, f"report of {record.run}", report.stat().st_size)
     for stage, key in store.entries():
         path = store.entry_path(stage, key)
         if (stage, key) not in used and _modified(path) < limit:

@@ -1,6 +1,6 @@
 """Where a result comes from and what came of it: manifests followed up and down."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from artifacts.store import Manifest, Store, StoreError
 
@@ -52,3 +52,21 @@ def made_into(manifest: Manifest, every: dict[tuple[str, str], Manifest]) -> Ite
             for ref in other.inputs.values()
         ):
             yield other
+
+
+def diagram(entries: Mapping[str, Manifest]) -> str:
+    """What was made from what, as a Mermaid graph with the contents' digests.
+
+    Args:
+        entries: The manifests of a run, by stage.
+    """
+    lines = ["graph LR"]
+    for name, manifest in entries.items():
+        lines.append(f'  {name}["{name}<br/>{manifest.ref.digest[:12]}"]')
+        lines += [f"  {parent} --> {name}" for parent in parents(manifest)]
+    return "\n".join(lines) + "\n"
+
+
+def parents(manifest: Manifest) -> list[str]:
+    """The stages that an entry was directly made from."""
+    return list(dict.fromkeys(ref.stage for ref in manifest.inputs.values()))

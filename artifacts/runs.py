@@ -14,7 +14,16 @@ State = Literal["ran", "cached", "resumed"]
 
 
 class StageRecord(BaseModel):
-    """What became of one stage in a run."""
+    """What became of one stage in a run.
+
+    Attributes:
+        name: The stage.
+        state: Whether it was computed, from its start or from where it had stopped.
+        key: Of its entry in the store.
+        digest: Of the entry's content.
+        seconds: How long the run spent on it.
+        why: Why it was computed, in words; empty if it was not.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -23,6 +32,7 @@ class StageRecord(BaseModel):
     key: str
     digest: str
     seconds: float
+    why: tuple[str, ...] = ()
 
 
 class RunRecord(BaseModel):
@@ -32,11 +42,12 @@ class RunRecord(BaseModel):
         run: Its name, sorting by time.
         flow_run_id: Its id in Prefect's database.
         recorded: Whether this very run is in Prefect's database; a run in which nothing had to
-            run is not, and names the flow run that recorded these results.
+            run is not, and names the run and flow run that recorded these results.
         status: ``running``, ``completed``, ``failed``, ``interrupted``, or ``died`` where its
             process is gone.
         started: When, UTC, ISO 8601.
         seconds: How long it took.
+        error: What ended it, and in which stage; empty if nothing did.
         settings: The whole config.
         stages: What became of each stage, in order.
         results: Test accuracies with intervals, from the evaluation.
@@ -50,6 +61,7 @@ class RunRecord(BaseModel):
     status: Literal["running", "completed", "failed", "interrupted", "died"] = "running"
     started: str
     seconds: float = 0.0
+    error: str = ""
     settings: dict[str, Any] = {}
     stages: tuple[StageRecord, ...] = ()
     results: tuple[dict[str, Any], ...] = ()
@@ -108,6 +120,11 @@ def _open_beginning(root: Path) -> IO[bytes]:
 
 def _lock_path(root: Path, run: str) -> Path:
     return root / ".locks" / "runs" / run
+
+
+def report_path(root: Path, run: str) -> Path:
+    """Where the page about a run lies, beside its record."""
+    return root / "runs" / f"{run}.html"
 
 
 def load_runs(root: Path) -> Iterator[RunRecord]:

@@ -1,9 +1,11 @@
 """Results as Markdown: what a reader of Prefect's UI or of a file sees first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from artifacts.runs import StageRecord
+
+Evaluation = Mapping[str, Any]
 
 
 def percent(share: float) -> str:
@@ -11,19 +13,35 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def interval(result: dict[str, Any]) -> str:
+def brief(reasons: Sequence[str], most: int = 4) -> str:
+    """Reasons in one line, the first of them where there are many."""
+    more = len(reasons) - most
+    return "; ".join([*reasons[:most], *([f"and {more} more"] if more > 0 else [])])
+
+
+def listed(names: Iterable[object]) -> str:
+    """Names in one line: ``0, 1, 2``."""
+    return ", ".join(map(str, names))
+
+
+def interval(result: Mapping[str, Any]) -> str:
     """The interval of a result: ``98.6 to 99.2``."""
     return f"{percent(result['low'])} to {percent(result['high'])}"
 
 
-def published(result: dict[str, Any]) -> str:
+def published(result: Mapping[str, Any]) -> str:
     """The published range of a result, empty where there is none."""
     if "published_low" not in result:
         return ""
     return f"{percent(result['published_low'])} to {percent(result['published_high'])}"
 
 
-def results_rows(results: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
+def gain_sentence(evaluation: Evaluation) -> str:
+    """Whether transfer pays, as the evaluation measured it."""
+    return str(evaluation["gain"]["sentence"])
+
+
+def results_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The results as rows of a table for people.
 
     Prefect's UI sorts columns by name, capitals first.
@@ -39,45 +57,80 @@ def results_rows(results: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
     ]
 
 
-def results_markdown(evaluation: dict[str, Any]) -> str:
-    """Test accuracies beside the published range, and the classes one by one."""
-    level = f"{100 * evaluation['confidence']:g}% interval"
-    lines = [
-        f"Test accuracy in percent; `{evaluation['chosen']}` was chosen on validation images.",
-        "",
-        *_table(
-            ("", "accuracy", level, "published"),
-            (
-                (result["name"], percent(result["accuracy"]), interval(result), published(result))
-                for result in evaluation["results"]
-            ),
-        ),
-        "",
-        evaluation["gain"]["sentence"],
-        "",
-        f"Classes as `{evaluation['chosen']}` tells them apart:",
-        "",
-        *_table(
-            ("class", "precision", "recall", "F1", "images"),
-            (
-                (
-                    row["class"],
-                    *(percent(row[n]) for n in ("precision", "recall", "f1")),
-                    row["rows"],
-                )
-                for row in evaluation["per_class"]
-            ),
-        ),
+def class_rows(evaluation: Evaluation) -> list[dict[str, str]]:
+    """Precision, recall and F1 of each class as rows of a table for people."""
+    return [
+        {
+            "Class": str(row["class"]),
+            **{f"{name}, %": percent(row[name]) for name in ("precision", "recall", "f1")},
+            "images": str(row["rows"]),
+        }
+        for row in evaluation["per_class"]
     ]
-    return "\n".join(lines) + "\n"
+
+
+def results_markdown(evaluation: Evaluation) -> str:
+    """Test accuracies beside the published range, and the classes one by one."""
+    chosen = evaluation["chosen"]
+    lines = [
+        f"Test accuracy in percent; `{chosen}` was chosen on validation images.",
+        results_table(evaluation),
+        gain_sentence(evaluation),
+        f"Classes as `{chosen}` tells them apart:",
+        classes_table(evaluation),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def results_table(evaluation: Evaluation) -> str:
+    """Test accuracies with their intervals, in percent."""
+    level = f"{100 * evaluation['confidence']:g}% interval"
+    return table(
+        ("", "accuracy", level, "published"),
+        (
+            (result["name"], percent(result["accuracy"]), interval(result), published(result))
+            for result in evaluation["results"]
+        ),
+    )
+
+
+def classes_table(evaluation: Evaluation) -> str:
+    """Precision, recall and F1 of each class, in percent."""
+    return table(
+        ("class", "precision", "recall", "F1", "images"),
+        (
+            (row["class"], *(percent(row[n]) for n in ("precision", "recall", "f1")), row["rows"])
+            for row in evaluation["per_class"]
+        ),
+    )
+
+
+def mistakes_table(evaluation: Evaluation) -> str:
+    """The most confident mistakes, most confident first."""
+    return table(
+        ("test row", "class", "taken for", "sure, %"),
+        (
+            (m["row"], m["label"], m["predicted"], percent(m["confidence"]))
+            for m in evaluation.get("mistakes", ())
+        ),
+    )
 
 
 def stages_markdown(stages: Sequence[StageRecord]) -> str:
-    """What became of each stage."""
-    rows = ((s.name, s.state, f"{s.seconds:.1f}", f"`{s.digest[:12]}`") for s in stages)
-    return "\n".join(_table(("stage", "", "seconds", "digest"), rows)) + "\n"
+    """What became of each stage, and why those ran that did."""
+    rows = (
+        (s.name, s.state, f"{s.seconds:.1f}", brief(s.why), f"`{s.digest[:12]}`") for s in stages
+    )
+    return table(("stage", "", "seconds", "why", "digest"), rows) + "\n"
 
 
-def _table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
+def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; cells may hold anything."""
     lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(value: object) -> str:
+    """A value that ends no cell and starts no HTML element."""
+    text = str(value).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
+    return " ".join(text.split())

@@ -208,8 +208,19 @@ def runs(*, store: StorePath = None, as_json: Json = False) -> int:
 
 
 @app.command
-def show(name: AnyName, /, *, store: StorePath = None, as_json: Json = False) -> int:
+def show(
+    name: AnyName,
+    /,
+    *,
+    open_: Annotated[
+        bool, Parameter("--open", help="Make a run's report and open it in the browser.")
+    ] = False,
+    store: StorePath = None,
+    as_json: Json = False,
+) -> int:
     """Show a run or an entry: what made it, from what, with which settings and code."""
+    if open_:
+        return _open_report(records.save_report(_store(store), name), as_json)
     found = records.show(_store(store), name)
     if as_json:
         return _print_json(found)
@@ -299,6 +310,18 @@ def gc(
         sys.stdout.write(f"{name}: {describe_size(size)}\n")
     verb = "would free" if dry_run else "freed"
     sys.stdout.write(f"{verb} {describe_size(total)}\n")
+    return DONE
+
+
+def _open_report(path: Path, as_json: bool) -> int:
+    import webbrowser
+
+    if as_json:
+        _print_json({"report": str(path)})
+    else:
+        sys.stdout.write(f"Report: {path}\n")
+    # Said first: on a server without a browser the path is all there is.
+    webbrowser.open(path.as_uri())
     return DONE
 
 

@@ -119,5 +119,6 @@ def pipeline(config: Config, source: Source, call: Runner) -> Ref:
         heads=heads,
         trained=networks + baselines,
         evaluation=evaluation,
+        tensorboard=computing.tensorboard,
     )
     return evaluation

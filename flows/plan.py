@@ -10,7 +10,6 @@ from flows.pipeline import pipeline
 from flows.selection import Selection
 from models.config import Config
 from models.datasets import Source
-from tasks.fingerprint import library_versions
 from tasks.stage import Arguments, Stage, inputs_of, settings_of
 
 
@@ -109,7 +108,7 @@ def compare(latest: Manifest, stage: Stage, arguments: Arguments) -> Iterator[st
             yield f"{name} is new"
         elif latest.code[name] != code[name]:
             yield f"{name} changed"
-    yield from _changes(latest.versions, dict(library_versions()))
+    yield from _changes(latest.versions, stage.versions())
 
 
 def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ Each function gives plain values; ``flows.cli`` prints them as JSON or as a tabl
 import difflib
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from rich.tree import Tree
@@ -81,6 +82,19 @@ def show(store: Store, name: str) -> dict[str, Any]:
         **manifest.model_dump(mode="json"),
         "damage": store.damage(manifest.ref.stage, manifest.ref.key),
     }
+
+
+def save_report(store: Store, name: str) -> Path:
+    """Writes the page about a run, from what is in the store now.
+
+    Raises:
+        StoreError: If there is no such run.
+    """
+    # Jinja2 takes longer to import than most commands take.
+    from artifacts import report
+
+    record = find_run(store, name)
+    return report.save_report(store, record.model_copy(update={"status": _status(store, record)}))
 
 
 def outline(value: Any, indent: str = "") -> Iterator[str]:

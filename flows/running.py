@@ -1,5 +1,6 @@
 """One run from the command line: settled, run through Prefect only if need be, shown."""
 
+import importlib.util
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from artifacts.runs import RunRecord, StageRecord, beginning, load_runs
+from artifacts.runs import RunRecord, StageRecord, beginning, load_runs, report_path
 from artifacts.store import Store
 from flows import server
 from flows.ghosts import bury_ghosts
@@ -18,6 +19,7 @@ from flows.selection import Rerun
 from flows.terminal import NARROW, Display, Log, Screen, plan_table, result_of, run_tables
 from models.config import Config
 from tasks import progress
+from tasks.publish import LOGS
 
 # TensorFlow's own remarks about this machine are for its developers.
 QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -68,6 +70,8 @@ def run(config: Config, rerun: Rerun, store: Store, output: Output, record: bool
         sys.stdout.write(done.model_dump_json(indent=1) + "\n")
     else:
         _show(done, store, output)
+        if config.run.tensorboard:
+            _point_to_logs(done, store, output)
     return done
 
 
@@ -95,10 +99,10 @@ def _idle_record(config: Config, prepared: Prepared, store: Store, began: float)
     results: list[dict[str, Any]] = next(
         (r.metrics["results"] for r in refs if r.stage == "evaluate"), []
     )
-    digests = {ref.stage: ref.digest for ref in refs}
+    behind = _run_behind({ref.stage: ref.digest for ref in refs}, store)
     return RunRecord(
-        run="",
-        flow_run_id=_flow_run_behind(digests, store),
+        run=behind.run if behind else "",
+        flow_run_id=behind.flow_run_id if behind else None,
         recorded=False,
         status="completed",
         started=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -112,12 +116,12 @@ def _idle_record(config: Config, prepared: Prepared, store: Store, began: float)
     )
 
 
-def _flow_run_behind(digests: dict[str, str], store: Store) -> str | None:
-    """The latest flow run that ended with just these results."""
+def _run_behind(digests: dict[str, str], store: Store) -> RunRecord | None:
+    """The latest recorded run that ended with just these results."""
     for record in load_runs(store.root):
         if record.status == "completed":
             if {stage.name: stage.digest for stage in record.stages} == digests:
-                return record.flow_run_id
+                return record
     return None
 
 
@@ -138,7 +142,7 @@ def _run_flow(
         from flows.transfer_learning import transfer_learning
 
         if not prepared.is_idle:
-            _import_tensorflow()
+            _import_libraries()
         prefect_server.wait()
         with server.used_by_prefect(prefect_server.url), watcher, progress.listening(watcher):
             for name in bury_ghosts(store):
@@ -148,13 +152,14 @@ def _run_flow(
                 return transfer_learning(config=config, rerun=rerun, store=str(store.root))
 
 
-def _import_tensorflow() -> None:
-    """Imports TensorFlow, which takes about as long as the server's start: at the same time."""
+def _import_libraries() -> None:
+    """Imports what takes long while the server starts, which takes longer still."""
     with tempfile.TemporaryFile() as said:
         # It remarks on this machine before its own settings can keep it from that.
         terminal = os.dup(2)
         os.dup2(said.fileno(), 2)
         try:
+            import matplotlib.figure  # noqa: F401
             import tensorflow  # noqa: F401
         except Exception:
             said.seek(0)
@@ -163,6 +168,16 @@ def _import_tensorflow() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
+
+
+def _point_to_logs(done: RunRecord, store: Store, output: Output) -> None:
+    for stage in done.stages:
+        if stage.name == "publish":
+            logs = store.entry_path(stage.name, stage.key) / LOGS
+            text = f"TensorBoard: tensorboard --logdir '{logs}'"
+            if not importlib.util.find_spec("tensorboard"):
+                text += " (not installed: pip install 'headstart[tensorboard]')"
+            output.remarks.print(text, markup=False, soft_wrap=True)
 
 
 def _show(done: RunRecord, store: Store, output: Output) -> None:
@@ -181,3 +196,7 @@ def _show(done: RunRecord, store: Store, output: Output) -> None:
             output.remarks.print(f"Figures and tables: {place}", markup=False, soft_wrap=True)
     if done.flow_run_id:
         output.remarks.print("See the run in Prefect's UI: headstart ui", soft_wrap=True)
+    if done.run:
+        report = report_path(store.root, done.run)
+        where = str(report) if report.exists() else f"headstart show {done.run} --open"
+        output.remarks.print(f"Report: {where}", markup=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """What a run shows in a terminal, or in a log where there is none."""
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,9 @@ STATE_STYLE = {"ran": "green", "cached": "cyan", "resumed": "yellow"}
 
 # Below so many columns a table has no room for words beside its figures.
 NARROW = 60
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+SPARKLINE_COLUMNS = 16
 
 
 class Screen(Console):
@@ -63,6 +67,30 @@ def describe(event: Event, elapsed: float, last_time: float) -> str:
     return ", ".join(parts)
 
 
+def describe_narrow(event: Event, elapsed: float, last_time: float) -> str:
+    """The same for a narrow terminal: ``12/1000, ~4 s left``."""
+    time_left = left(event, elapsed, last_time)
+    shorter = time_left.replace("about ", "~").replace("at most ", "<")
+    return ", ".join(filter(None, [f"{event.done}/{event.total}", shorter]))
+
+
+def sparkline(values: Sequence[float], columns: int = SPARKLINE_COLUMNS) -> str:
+    """The course of some values as a row of blocks, from the lowest to the highest of them.
+
+    Args:
+        values: In the order of time; what is not finite leaves a gap.
+        columns: The most blocks there may be; of more values each block shows the last of a few.
+    """
+    step = -(-len(values) // columns) or 1
+    shown = [*values[len(values) - 1 :: -step]][::-1] if values else []
+    finite = [value for value in shown if math.isfinite(value)]
+    lowest, highest = min(finite, default=0.0), max(finite, default=0.0)
+    scale = (len(BLOCKS) - 1) / ((highest - lowest) or 1.0)
+    return "".join(
+        BLOCKS[round((value - lowest) * scale)] if math.isfinite(value) else " " for value in shown
+    )
+
+
 class Log:
     """Plain lines, for a file or a pipe."""
 
@@ -100,7 +128,9 @@ class Display:
     def __init__(
         self, console: Console, stages: Sequence[str], last_times: Mapping[str, float]
     ) -> None:
+        self.console = console
         self.lines: dict[str, Text] = {name: Text("") for name in stages}
+        self.losses: dict[tuple[str, str], list[float]] = {}
         self.last_times = last_times
         self.started = time.monotonic()
         self.live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
@@ -122,9 +152,18 @@ class Display:
             style = STATE_STYLE.get(event.text, "")
             self.lines[event.stage] = Text.assemble((event.text, style), "  ", (seconds, "dim"))
         else:
-            elapsed = time.monotonic() - self.started
-            last_time = self.last_times.get(event.stage, 0.0)
-            self.lines[event.stage] = Text(describe(event, elapsed, last_time), style="bold")
+            self.lines[event.stage] = self._progress(event)
+
+    def _progress(self, event: Event) -> Text:
+        elapsed = time.monotonic() - self.started
+        last_time = self.last_times.get(event.stage, 0.0)
+        if self.console.width < NARROW:
+            return Text(describe_narrow(event, elapsed, last_time), style="bold")
+        losses = self.losses.setdefault((event.stage, event.text), [])
+        losses += [event.values["val_loss"]] if "val_loss" in event.values else []
+        course = "" if self.console.options.ascii_only else sparkline(losses)
+        words = describe(event, elapsed, last_time)
+        return Text.assemble((course, "cyan"), " " if course else "", (words, "bold"))
 
     def _render(self) -> Group:
         table = Table.grid(padding=(0, 2))
@@ -179,11 +218,14 @@ def run_tables(record: RunRecord, found: Mapping[str, str]) -> list[Table]:
     results = Table(box=None, pad_edge=False, header_style="dim")
     results.add_column("test accuracy, %")
     level = 100 * record.settings["evaluate"]["confidence"]
-    for title in ("", f"{level:g}% interval", "published"):
+    titles = ["", f"{level:g}% interval", "published"]
+    if not any(map(published, record.results)):
+        titles.remove("published")
+    for title in titles:
         results.add_column(title, justify="right")
     for result in record.results:
-        accuracy = percent(result["accuracy"])
-        results.add_row(result["name"], accuracy, interval(result), published(result))
+        cells = percent(result["accuracy"]), interval(result), published(result)
+        results.add_row(result["name"], *cells[: len(titles)])
     return [stages, results]
 
 

@@ -8,15 +8,17 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime
 
 from artifacts.reference import Ref
+from artifacts.report import save_report
 from artifacts.runs import RunRecord, StageRecord, save_run, staying_alive
 from artifacts.store import DamagedEntry, Store
+from flows.live import LiveProgress
 from flows.pipeline import pipeline
 from flows.preflight import Prepared, default_store, prepare
 from flows.selection import Rerun
 from models.config import Config
 from tasks import progress
 from tasks.caching import as_task
-from tasks.publish import post_artifacts
+from tasks.show import post_artifacts
 from tasks.stage import Stage
 
 
@@ -60,6 +62,17 @@ def name_run(config: Config) -> str:
     return f"{classes}{part}, seed {config.run.seed}, {datetime.now():%d %b %H:%M:%S}"
 
 
+def tags_of(config: Config) -> set[str]:
+    """What a flow run can be searched by: ``seed-42``, ``data-mnist``, ``from-0-1``, ``to-5-6``."""
+    data = config.data
+    return {
+        f"seed-{config.run.seed}",
+        f"data-{Path(data.dataset).stem}",
+        "from-" + "-".join(map(str, data.source_classes)),
+        "to-" + "-".join(map(str, data.target_classes)),
+    }
+
+
 class _Run:
     """One run under way: calls stages, keeps account."""
 
@@ -67,6 +80,7 @@ class _Run:
         self.config, self.store = config, store
         self.source, self.selection = prepared.source, prepared.selection
         self.steps = len(prepared.steps)
+        self.reasons = {step.name: step.reasons for step in prepared.steps}
         self.stages: dict[str, StageRecord] = {}
         # Named in the record from the start, so that nobody tidies away what is still to be used.
         self.planned = {
@@ -77,6 +91,7 @@ class _Run:
             if (ref := step.ref)
         }
         self.refs: dict[str, Ref] = {}
+        self.under_way = ""
         self.began = time.monotonic()
         now = datetime.now(UTC)
         flow_run_id = runtime.flow_run.id
@@ -89,14 +104,24 @@ class _Run:
 
     def go(self) -> RunRecord:
         """Runs the pipeline to its end."""
+        live = LiveProgress(runtime.flow_run.id, tags_of(self.config) | set(runtime.flow_run.tags))
         with staying_alive(self.store.root, self.record.run):
             try:
                 self._save("running")
-                self._heal_and_call()
+                with live, progress.listening(live):
+                    self._heal_and_call()
             except BaseException as error:
-                self._save("failed" if isinstance(error, Exception) else "interrupted")
+                self._save("failed" if isinstance(error, Exception) else "interrupted", error)
                 raise
-            return self._save("completed")
+            done = self._save("completed")
+        self._report(done)
+        return done
+
+    def _report(self, done: RunRecord) -> None:
+        try:
+            save_report(self.store, done)
+        except Exception as error:  # noqa: BLE001 - the results are there and right without it
+            get_run_logger().warning("the report could not be made: %s", error)
 
     def _heal_and_call(self) -> None:
         # Each time round heals a damaged entry that was found only when it was read.
@@ -108,6 +133,7 @@ class _Run:
                 if not further:
                     raise
                 get_run_logger().warning("%s; computing it again", damage)
+                self.reasons[damage.stage] = (damage.what,)
             else:
                 return
 
@@ -115,6 +141,7 @@ class _Run:
         """Runs one stage as a Prefect task."""
         if stage.name not in self.selection.wanted:
             return Ref.pending(stage.name)
+        self.under_way = stage.name
         started = time.monotonic()
         progress.emit(progress.Event(stage.name, "start", stage.describe(arguments)))
         fresh = stage.name in self.selection.fresh and stage.name not in self.stages
@@ -128,26 +155,33 @@ class _Run:
         manifest = self.store.manifest(ref.stage, ref.key)
         resumed = manifest is not None and manifest.resumed
         before = self.stages.get(ref.stage)
+        why = () if cached else self.reasons.get(ref.stage) or ("Prefect was told to compute it",)
         record = StageRecord(
             name=ref.stage,
             state="cached" if cached else "resumed" if resumed else "ran",
             key=ref.key,
             digest=ref.digest,
             seconds=round(seconds, 3),
+            why=why,
         )
         # A stage gone through again for the sake of a damaged one before it counts once.
         if not (cached and before):
             self.stages[ref.stage] = record
         self.refs[ref.stage] = ref
+        self.under_way = ""
         self._save("running")
         progress.emit(progress.Event(ref.stage, "end", record.state, values={"seconds": seconds}))
 
-    def _save(self, status: str) -> RunRecord:
+    def _describe(self, error: BaseException) -> str:
+        return ": ".join(filter(None, [self.under_way, str(error) or type(error).__name__]))
+
+    def _save(self, status: str, error: BaseException | None = None) -> RunRecord:
         evaluation = self.refs.get("evaluate")
         stages = {**(self.planned if status == "running" else {}), **self.stages}
         self.record = self.record.model_copy(
             update={
                 "status": status,
+                "error": self._describe(error) if error else "",
                 "seconds": round(time.monotonic() - self.began, 3),
                 "stages": tuple(stages.values()),
                 "results": tuple(evaluation.metrics["results"]) if evaluation else (),

@@ -269,6 +269,10 @@ class Run(Section):
         description="Threads of TensorFlow's arithmetic. Part of the result: 1 thread and several "
         "give different last bits, so the machine does not choose.",
     )
+    # Left out when settings are written down, so it is of no training stage's key.
+    tensorboard: bool = Field(
+        False, exclude=True, description="Also publish the learning curves as TensorBoard logs."
+    )
 
 
 class Limits(Section):

@@ -4,7 +4,7 @@ from typing import Any
 
 from artifacts.reference import Ref
 from models.config import FineTune, Run
-from tasks.fitting import best_epoch, fit_resumably
+from tasks.fitting import best_epoch, fit_resumably, save_history_table
 from tasks.rows import read_labels
 from tasks.stage import Work, stage
 from tasks.trained import save_model
@@ -42,6 +42,7 @@ def fine_tune(
             }
         )
     work.save_json("history.json", histories)
+    save_history_table(work, histories)
     layers = activations.metrics["layers"]
     return {"layers": layers, "heads": heads, "best": best_head(heads)}
 

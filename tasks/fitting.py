@@ -1,6 +1,9 @@
 """Training inside a stage: its state kept beside the future entry, its progress told."""
 
+import csv
+import io
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +69,24 @@ def fit_resumably(
         **options,
     )
     return {key: [float(value) for value in values] for key, values in history.history.items()}
+
+
+def save_history_table(work: Work, histories: Mapping[str, dict[str, list[float]]]) -> None:
+    """Makes ``history.csv`` part of the result: one row an epoch, for tools that read tables.
+
+    Args:
+        work: Of the stage that trained.
+        histories: The history of each training, by name.
+    """
+    text = io.StringIO()
+    quantities = list(dict.fromkeys(name for history in histories.values() for name in history))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["training", "epoch", *quantities])
+    for training, history in histories.items():
+        for place in range(max(map(len, history.values()), default=0)):
+            values = [history[name][place] if name in history else "" for name in quantities]
+            writer.writerow([training, place + 1, *values])
+    work.save_bytes("history.csv", text.getvalue().encode())
 
 
 def best_epoch(history: dict[str, list[float]]) -> int:

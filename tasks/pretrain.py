@@ -4,7 +4,7 @@ from typing import Any
 
 from artifacts.reference import Ref
 from models.config import Augmentation, Network, Pretrain, Run
-from tasks.fitting import best_epoch, fit_resumably, image_changer
+from tasks.fitting import best_epoch, fit_resumably, image_changer, save_history_table
 from tasks.rows import read_rows
 from tasks.stage import Work, stage
 from tasks.trained import save_model
@@ -40,6 +40,7 @@ def pretrain(
     )
     save_model(work, "classifier", model)
     work.save_json("history.json", history)
+    save_history_table(work, {"trunk": history})
     best = best_epoch(history)
     return {
         "classes": classes,

@@ -1,43 +1,47 @@
-"""Stage publish: figures and tables as files; and, for every run, as Prefect artifacts."""
+"""Stage publish: figures, tables and the model card as files."""
 
-import base64
 from typing import Any
 
 from artifacts import figures
+from artifacts.card import results_card
+from artifacts.pictures import draw
 from artifacts.reference import Ref
-from artifacts.runs import RunRecord
-from artifacts.store import Store
-from artifacts.summary import results_markdown, results_rows, stages_markdown
+from artifacts.summary import results_markdown
 from tasks.stage import Work, stage
 
-FIGURES = {
-    "accuracy-by-cut": "Test accuracy by cut",
-    "confusion-matrix": "Confusion matrix of the chosen head",
-    "learning-curves": "Learning curves",
-}
+IMAGES = "mistakes.npy"
+LOGS = "tensorboard"
 
 
-@stage("publish", label="draw figures and tables")
+@stage("publish", label="draw figures and tables", libraries=("matplotlib",))
 def publish(
-    work: Work, *, pretrained: Ref, heads: Ref, trained: tuple[Ref, ...], evaluation: Ref
+    work: Work,
+    *,
+    pretrained: Ref,
+    heads: Ref,
+    trained: tuple[Ref, ...],
+    evaluation: Ref,
+    tensorboard: bool,
 ) -> dict[str, Any]:
-    """Draws the figures and writes the tables."""
+    """Draws the figures and writes the tables and the model card."""
     measured = evaluation.metrics
     histories = {
         "pretraining": work.json(pretrained, "history.json"),
         **_shown_histories(work, heads, trained, measured),
     }
-    drawn = {
-        "learning-curves": figures.learning_curves(histories),
-        "confusion-matrix": figures.confusion_matrix(
-            measured["confusion"], measured["target_classes"]
-        ),
-        "accuracy-by-cut": _draw_cuts(measured),
-    }
-    for name, figure in drawn.items():
-        work.save_bytes(f"{name}.png", figures.render(figure, "png"))
+    images = work.array(evaluation, IMAGES) if IMAGES in evaluation.files else None
+    described = []
+    for picture in draw(measured, histories, images):
+        for kind in ("png", "svg"):
+            content = figures.render(picture.figure, kind)
+            work.save_bytes(f"{picture.name}.{kind}", content)
+        described.append({"name": picture.name, "title": picture.title, "alt": picture.alt})
     work.save_bytes("results.md", results_markdown(measured).encode())
-    return {"figures": sorted(drawn)}
+    digests = {ref.stage: ref.digest for ref in (pretrained, heads, *trained, evaluation)}
+    work.save_bytes("model-card.md", results_card(measured, digests).encode())
+    if tensorboard:
+        _save_events(work, histories)
+    return {"figures": described}
 
 
 def _shown_histories(
@@ -59,46 +63,9 @@ def _shown_histories(
     return {name: histories[name] for name in (measured["chosen"], *measured["baselines"])}
 
 
-def _draw_cuts(measured: dict[str, Any]) -> Any:
-    fields = ("accuracy", "low", "high")
-    points, ranges = [], []
-    for result in measured["results"]:
-        cut = result["name"].removeprefix("head on ")
-        if cut != result["name"]:
-            points.append(figures.CutPoint(cut, *(result[field] for field in fields)))
-            if "published_low" in result:
-                ranges.append(
-                    figures.PublishedRange(cut, result["published_low"], result["published_high"])
-                )
-    baselines = [
-        figures.Baseline(result["name"], *(result[field] for field in fields))
-        for result in measured["results"]
-        if result["name"] in measured["baselines"]
-    ]
-    return figures.accuracy_by_cut(points, baselines, ranges)
+def _save_events(work: Work, histories: dict[str, Any]) -> None:
+    # Only who asks for logs pays for TensorFlow here.
+    from models.events import write_events
 
-
-def post_artifacts(store: Store, refs: dict[str, Ref], record: RunRecord) -> None:
-    """Shows a run in Prefect's UI: its stages and, where it published any, its results.
-
-    Keys are the same for every run, so the UI shows each as a timeline of versions.
-    """
-    from prefect.artifacts import create_markdown_artifact, create_table_artifact
-
-    published = refs.get("publish")
-    text = f"# Run {record.run}\n\n{stages_markdown(record.stages)}"
-    if published:
-        results = store.read_bytes(published, "results.md").decode()
-        text = f"# Run {record.run}\n\n{results}\n{stages_markdown(record.stages)}"
-        create_table_artifact(
-            table=results_rows(record.results),
-            key="results",
-            description="Test accuracies with intervals, beside the published ranges",
-        )
-        for name, title in FIGURES.items():
-            # The UI strips inline SVG and cannot reach local files, but shows data URIs.
-            image = base64.b64encode(store.read_bytes(published, f"{name}.png")).decode()
-            create_markdown_artifact(
-                markdown=f"![{title}](data:image/png;base64,{image})", key=name, description=title
-            )
-    create_markdown_artifact(markdown=text, key="run-summary", description="Stages and results")
+    for name, history in histories.items():
+        write_events(history, work.path(LOGS) / name)

@@ -4,6 +4,7 @@ Imports neither Prefect nor TensorFlow, so that what would run can be told witho
 ``tasks.caching`` turns a stage into a Prefect task.
 """
 
+import importlib.metadata
 import inspect
 import json
 import os
@@ -146,11 +147,13 @@ class Stage:
             the settings); writes files, returns the metrics.
         name: As it is called on the command line and in the store.
         label: What one run of it does, with ``{argument.field}`` to be filled in.
+        libraries: What the result depends on besides the numeric libraries.
     """
 
     function: Callable[..., dict[str, Any]]
     name: str
     label: str
+    libraries: tuple[str, ...] = ()
 
     def named(self, name: str) -> "Stage":
         """The same stage as one of several: ``train.named("full")`` is ``train-full``."""
@@ -178,6 +181,11 @@ class Stage:
         """Hash of each definition the stage can reach."""
         return project().code(self.function.__module__, self.function.__name__)
 
+    def versions(self) -> dict[str, str]:
+        """Releases of the libraries that the result depends on."""
+        own = {name: importlib.metadata.version(name) for name in self.libraries}
+        return {**library_versions(), **own}
+
     def key(self, arguments: Arguments) -> str:
         """Hash of all that the result depends on: same key, same result."""
         parts = {
@@ -188,7 +196,7 @@ class Stage:
                 if not isinstance(value, Untracked)
             },
             "code": self.code(),
-            "versions": dict(library_versions()),
+            "versions": self.versions(),
         }
         return files.sha256_bytes(files.canonical_json(parts))[:40]
 
@@ -227,7 +235,7 @@ class Stage:
             inputs=inputs_of(arguments),
             settings=settings_of(arguments),
             code=code,
-            versions=dict(library_versions()),
+            versions=self.versions(),
             host=_host(),
             seconds=round(seconds, 3),
             resumed=work.resumed,
@@ -248,8 +256,10 @@ class Stage:
             raise StageError(msg)
 
 
-def stage(name: str, label: str) -> Callable[[Callable[..., dict[str, Any]]], Stage]:
-    """Declares a function to be a stage.
+def stage(
+    name: str, label: str, libraries: tuple[str, ...] = ()
+) -> Callable[[Callable[..., dict[str, Any]]], Stage]:
+    """Declares a function to be a stage; the arguments are the fields of ``Stage``.
 
     Raises:
         TypeError: If the function is made inside another one: what it closes over cannot be seen
@@ -260,7 +270,7 @@ def stage(name: str, label: str) -> Callable[[Callable[..., dict[str, Any]]], St
         if not function.__qualname__.isidentifier() or function.__closure__:
             msg = f"stage {name!r}: {function.__qualname__} must be defined at the top of a module"
             raise TypeError(msg)
-        return Stage(function, name, label)
+        return Stage(function, name, label, libraries)
 
     return declare
 

@@ -5,7 +5,7 @@ from typing import Any
 from artifacts.reference import Ref
 from models.config import Augmentation, Network, Run
 from models.strategies import Strategy, draw_seeds
-from tasks.fitting import fit_resumably, image_changer
+from tasks.fitting import fit_resumably, image_changer, save_history_table
 from tasks.rows import read_rows
 from tasks.stage import Work, stage
 from tasks.trained import save_model
@@ -60,6 +60,7 @@ def train(
         save_model(work, name, model)
         answers.append(predict(model, validation[0]))
     work.save_json("history.json", histories)
+    save_history_table(work, histories)
     loss, accuracy = measure_loss(validation[1], average_answers(answers))
     return {
         "name": strategy.name,

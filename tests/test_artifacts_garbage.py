@@ -3,7 +3,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from artifacts.garbage import describe_size, find_garbage, remove
-from artifacts.runs import RunRecord, StageRecord, load_runs, save_run, staying_alive
+from artifacts.runs import (
+    RunRecord,
+    StageRecord,
+    load_runs,
+    report_path,
+    save_run,
+    staying_alive,
+)
 from artifacts.store import Store
 
 NOTHING, A_MONTH = timedelta(0), timedelta(days=30)
@@ -91,3 +98,14 @@ def test_traces_beside_an_entry_go_with_it(store):
 )
 def test_sizes_are_for_people(size, text):
     assert describe_size(size) == text
+
+
+def test_a_runs_report_goes_with_it(store):
+    for name in ("1-old", "2-new"):
+        make_run(store, name)
+        report_path(store.root, name).write_text("<!doctype html>")
+    collect(store, keep_runs=1)
+    assert sorted(path.name for path in (store.root / "runs").iterdir()) == [
+        "2-new.html",
+        "2-new.json",
+    ]

@@ -58,6 +58,7 @@ def test_the_other_commands_run_as_written_in_their_order(tmp_path):
         "HOME": str(tmp_path),
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "HEADSTART_STORE": str(tmp_path / "store"),
+        "BROWSER": "true",  # The command, which opens nothing.
     }
     environment.pop("PREFECT_API_URL", None)
     (tmp_path / "prefect.yaml").write_bytes((ROOT / "prefect.yaml").read_bytes())

@@ -11,6 +11,7 @@ import tomllib
 import numpy as np
 import pytest
 
+from artifacts.runs import RunRecord, report_path, save_run
 from flows import cli
 from flows.selection import read_graph
 from models.config import Config
@@ -386,3 +387,37 @@ def test_two_runs_at_once_share_the_work(headstart):
     assert digests(first) == digests(second)
     ran = [[n for n, state in states(run).items() if state == "ran"] for run in (first, second)]
     assert sorted(ran[0] + ran[1]) == sorted(STAGES)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The addresses that the browser was told to open."""
+    addresses = []
+    monkeypatch.setattr("webbrowser.open", addresses.append)
+    return addresses
+
+
+@pytest.mark.parametrize("status", ["completed", "failed", "running"])
+def test_a_runs_report_is_made_printed_and_opened(capsys, store, opened, status):
+    started = "2026-11-22T00:00:00.000+00:00"
+    record = RunRecord(run="20261122-000000-abcd", started=started, status=status)
+    save_run(store, record)
+    assert call("show", "2026", "--open") == cli.DONE
+    out, err = capsys.readouterr()
+    path = report_path(store, record.run)
+    assert (out, err) == (f"Report: {path}\n", "")
+    assert opened == [path.as_uri()]
+    # Its process is gone: nothing holds its lock.
+    assert ("process died" in path.read_text()) is (status == "running")
+
+
+def test_a_report_says_its_path_to_programs(capsys, store, opened):
+    save_run(store, RunRecord(run="a-run", started="2026-11-22T00:00:00.000+00:00"))
+    assert call("show", "latest", "--open", "--json") == cli.DONE
+    assert json.loads(capsys.readouterr().out) == {"report": str(report_path(store, "a-run"))}
+
+
+def test_a_report_of_no_run_is_refused(capsys, store, opened):
+    assert call("show", "pretrain", "--open") == cli.BAD_INPUT
+    assert_refused(capsys, store, "no run 'pretrain'")
+    assert not opened

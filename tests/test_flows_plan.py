@@ -38,7 +38,7 @@ def fill(store: Store, config: Config = CONFIG, source: Source = SOURCE, **conte
                 inputs=inputs_of(arguments),
                 settings=settings_of(arguments),
                 code=stage.code(),
-                versions=dict(library_versions()),
+                versions=stage.versions(),
                 seconds=1.5,
             )
 
@@ -232,9 +232,14 @@ def test_a_comment_runs_nothing(store, edit):
 def test_another_library_is_named(store, monkeypatch):
     versions = {**library_versions(), "keras": "99.0"}
     monkeypatch.setattr("tasks.stage.library_versions", lambda: versions)
-    monkeypatch.setattr("flows.plan.library_versions", lambda: versions)
     reason = f"keras {library_versions()['keras']} -> 99.0"
     assert plan(store)["load-dataset"].reasons == (reason,)
+
+
+def test_tensorboards_logs_are_of_no_training_stages_key(store):
+    steps = plan(store, "run.tensorboard=true")
+    assert states(steps)["run"] == {"publish"}
+    assert steps["publish"].reasons == ("run.tensorboard False -> True",)
 
 
 # --- what is asked for --------------------------------------------------------------------

@@ -80,7 +80,7 @@ def test_texts_become_the_types_of_their_settings():
         ("network.unit=3", "network.unit: no such setting; did you mean network.units?"),
         ("pretrian.patience=3", "pretrian: no such setting; did you mean pretrain?"),
         ("data.units=3", "data.units: no such setting; did you mean network.units?"),
-        ("run.xyzzy=3", "run.xyzzy: no such setting; run has seed, threads"),
+        ("run.xyzzy=3", "run.xyzzy: no such setting; run has seed, threads, tensorboard"),
         (
             "xyzzy.a=3",
             "xyzzy: no such setting; a config has data, network, pretrain, activations, "

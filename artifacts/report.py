@@ -1,0 +1,161 @@
+"""A run as one HTML page that needs no network: read from the store, made in milliseconds.
+
+Figures come from the stage publish. What belongs to the run alone (which stages ran, why, how long)
+comes from its record, so that the page says the truth of a run in which everything was cached.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from artifacts.files import write_atomic
+from artifacts.garbage import describe_size
+from artifacts.lineage import parents
+from artifacts.runs import RunRecord, report_path
+from artifacts.store import DamagedEntry, Manifest, Store, StoreError
+from artifacts.summary import brief, gain_sentence, interval, percent, published
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+STATUS = {
+    "running": "This run is still going on; the page shows what is there.",
+    "failed": "This run failed. The page shows what it had finished.",
+    "interrupted": "This run was interrupted. The page shows what it had finished.",
+    "died": "This run's process died. The page shows what it had finished.",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as the page shows it.
+
+    Attributes:
+        name: Unique in the page.
+        title: A few words.
+        alt: What it shows, in words.
+        svg: The drawing as markup; None where the store cannot give it.
+    """
+
+    name: str
+    title: str
+    alt: str
+    svg: Markup | None
+
+
+def save_report(store: Store, record: RunRecord) -> Path:
+    """Writes the page beside the run's record; into a folder of its own if that cannot be.
+
+    Returns:
+        Where it lies.
+    """
+    path = report_path(store.root, record.run)
+    try:
+        write_atomic(path, render(store, record).encode(), durable=False)
+    except OSError:
+        # Whoever may only read a store may still look at its runs.
+        path = Path(tempfile.mkdtemp(prefix="headstart-")) / path.name
+        path.write_text(render(store, record, store.root.absolute().as_uri()), encoding="utf-8")
+    return path
+
+
+def render(store: Store, record: RunRecord, root: str = "..") -> str:
+    """The page about a run.
+
+    Args:
+        store: Where its results lie.
+        record: What it did.
+        root: Address of the store's folder, for links to files.
+    """
+    entries = {
+        stage.name: manifest
+        for stage in record.stages
+        if (manifest := store.manifest(stage.name, stage.key))
+    }
+    evaluate = entries.get("evaluate")
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(brief=brief, percent=percent, interval=interval, published=published)
+    return environment.get_template("report.html").render(
+        run=record,
+        status=STATUS.get(record.status, ""),
+        entries=entries,
+        missing=[s.name for s in record.stages if s.name not in entries],
+        evaluation=evaluate.ref.metrics if evaluate else None,
+        headline=gain_sentence(evaluate.ref.metrics) if evaluate else "",
+        figures=list(_figures(store, entries.get("publish"))),
+        files=list(_files(store, entries, root)),
+        hosts=_grouped(entries, "host"),
+        versions=_grouped(entries, "versions"),
+        parents=parents,
+    )
+
+
+def _figures(store: Store, publish: Manifest | None) -> Iterator[Figure]:
+    for told in publish.ref.metrics.get("figures", ()) if publish else ():
+        try:
+            svg = store.read_bytes(publish.ref, f"{told['name']}.svg") if publish else b""
+            drawing = _inline(svg.decode(), told["name"])
+        except (DamagedEntry, StoreError):
+            drawing = None
+        yield Figure(told["name"], told["title"], told["alt"], drawing)
+
+
+def _inline(svg: str, name: str) -> Markup:
+    """A drawing as part of a page: as wide as it fits, its ids its own."""
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    head, end, rest = body.partition(">")
+    wide = re.search(r' width="([0-9.]+)pt"', head)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    head += f' style="--natural: {wide[1]}pt"' if wide else ""
+    rest = re.sub(r'(?<= id=")', f"{name}-", rest)
+    rest = re.sub(r'(?<=href="#)|(?<=url\(#)', f"{name}-", rest)
+    label = f' role="img" aria-labelledby="{name}-title" aria-describedby="{name}-alt"'
+    # Drawn by ourselves and checked against its digest; escaping would show it as text.
+    return Markup(head + label + end + rest)  # noqa: S704
+
+
+def _files(
+    store: Store, entries: Mapping[str, Manifest], root: str
+) -> Iterator[tuple[str, str, str]]:
+    """Name, address and size of each file that a reader may want."""
+    wanted = {
+        "publish": ("model-card.md", "results.md"),
+        "export-checkpoint": ("model-card.md", "model.keras"),
+        "evaluate": ("evaluation.json",),
+        "pretrain": ("history.csv",),
+        "fine-tune": ("history.csv",),
+        "train-baselines": ("history.csv",),
+    }
+    for stage, names in wanted.items():
+        ref = entries[stage].ref if stage in entries else None
+        for name in names:
+            if ref and name in ref.files:
+                address = f"{root}/{quote(f'{stage}/{ref.key}/{name}')}"
+                yield f"{stage}: {name}", address, describe_size(ref.files[name].size)
+
+
+def _grouped(entries: Mapping[str, Manifest], what: str) -> list[tuple[dict[str, Any], list[str]]]:
+    """Facts of the entries, each set of them once, with the stages they hold for."""
+    groups: list[tuple[dict[str, Any], list[str]]] = []
+    for name, manifest in entries.items():
+        facts = getattr(manifest, what)
+        for known, stages in groups:
+            if known == facts:
+                stages.append(name)
+                break
+        else:
+            groups.append((facts, [name]))
+    return groups

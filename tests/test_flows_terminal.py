@@ -1,0 +1,108 @@
+"""What a terminal shows: the course of a loss, the time left, no more than fits."""
+
+import io
+import math
+
+import pytest
+
+from artifacts.runs import RunRecord, StageRecord
+from flows.terminal import BLOCKS, Display, Screen, describe, run_tables, sparkline
+from tasks.progress import Event
+
+RESULTS = (
+    {"name": "softmax on pixels", "accuracy": 0.9, "low": 0.88, "high": 0.92},
+    {"name": "head on hidden5", "accuracy": 0.8, "low": 0.78, "high": 0.82},
+)
+EPOCH = Event("pretrain", "progress", "trunk", 12, 1000, {"val_loss": 0.0312})
+
+
+def screen(columns=100, encoding="utf-8", **more):
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    return Screen(file=file, width=columns, force_terminal=True, **more)
+
+
+def shown(display):
+    with display.console.capture() as capture:
+        display.console.print(display._render())
+    return capture.get()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], ""),
+        ([0.5], "▁"),
+        ([3.0, 3.0], "▁▁"),
+        ([0.0, 7.0], "▁█"),
+        ([8.0, 4.0, 2.0, 1.0], "█▄▂▁"),
+        ([1.0, math.nan, 0.0], "█ ▁"),
+        ([math.inf, math.nan], "  "),
+    ],
+)
+def test_a_sparkline_goes_from_the_lowest_to_the_highest(values, expected):
+    assert sparkline(values) == expected
+
+
+@pytest.mark.parametrize("epochs", [1, 15, 16, 17, 32, 33, 1000])
+def test_a_sparkline_never_grows_and_ends_with_the_newest_value(epochs):
+    line = sparkline([float(epochs - epoch) for epoch in range(epochs)], columns=16)
+    assert len(line) <= 16
+    assert line[-1] == BLOCKS[0]
+
+
+def test_progress_tells_epoch_loss_and_time_left():
+    assert describe(EPOCH, 2.0, 6.0) == "trunk 12/1000, val_loss 0.0312, about 4 s left"
+    assert describe(EPOCH, 12.0, 0.0) == "trunk 12/1000, val_loss 0.0312, at most 16 min left"
+
+
+def test_a_line_a_stage_shows_the_course_of_the_loss():
+    display = Display(screen(), ["load-dataset", "pretrain"], {})
+    for loss in (8.0, 4.0, 1.0):
+        display(Event("pretrain", "progress", "trunk", 3, 1000, {"val_loss": loss}))
+    lines = shown(display).splitlines()
+    assert len(lines) == 2
+    assert "█▄▁" in lines[1]
+    assert "val_loss 1.0000" in lines[1]
+
+
+def test_each_training_has_a_course_of_its_own():
+    display = Display(screen(), ["fine-tune"], {})
+    for layer in ("hidden1", "hidden2"):
+        display(Event("fine-tune", "progress", layer, 1, 10, {"val_loss": 2.0}))
+    assert "▁ hidden2 1/10" in display.lines["fine-tune"].plain
+
+
+def test_a_terminal_without_unicode_gets_no_blocks():
+    display = Display(screen(encoding="ascii"), ["pretrain"], {})
+    display(EPOCH)
+    assert display.lines["pretrain"].plain.isascii()
+
+
+def test_a_narrow_terminal_gets_what_fits():
+    display = Display(screen(columns=40), ["cache-activations", "pretrain"], {"pretrain": 4.0})
+    display(EPOCH)
+    text = shown(display)
+    assert "12/1000, ~4 s left" in text
+    assert max(map(len, text.splitlines())) <= 40 + len("\x1b[1m\x1b[0m")
+
+
+def test_without_colours_none_is_sent(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    display = Display(screen(), ["pretrain"], {})
+    display(EPOCH)
+    assert "\x1b[3" not in shown(display)
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_the_closing_tables_fit(columns):
+    stage = StageRecord(name="cache-activations", state="ran", key="k", digest="d", seconds=123.4)
+    settings = {"evaluate": {"confidence": 0.95}}
+    record = RunRecord(run="r", started="now", settings=settings, stages=(stage,), results=RESULTS)
+    console = screen(columns, no_color=True)
+    with console.capture() as capture:
+        for table in run_tables(record, {}):
+            console.print(table)
+    lines = capture.get().splitlines()
+    assert len(lines) == 1 + 1 + 1 + len(RESULTS)
+    assert any("88.0 to 92.0" in line for line in lines)
+    assert "published" not in capture.get()
