@@ -31,6 +31,10 @@ EVALUATION = {
         {"name": "from scratch", "accuracy": 0.7, "low": 0.63, "high": 0.76, "rows": 200},
     ],
     "chosen": "head on hidden1",
+    "gain": {
+        **{"baseline": "softmax on pixels", "removed": 0.5, "low": 0.3, "high": 0.65},
+        **{"p_value": 0.0123, "method": "paired", "sentence": "Transfer removes 50% of errors."},
+    },
     "source_classes": [0, 1],
     "target_classes": [5, 6],
     "few_shot": 100,
@@ -41,10 +45,6 @@ EVALUATION = {
     ],
 }
 MORE = {
-    "gain": {
-        **{"baseline": "softmax on pixels", "removed": 0.5, "low": 0.3, "high": 0.65},
-        **{"p_value": 0.0123, "method": "paired", "sentence": "Transfer removes 50% of errors."},
-    },
     "calibration": {
         **{"temperature": 1.31, "ece_before": 0.05, "ece_after": 0.01},
         "bins": [{"confidence": 0.6, "accuracy": 0.5, "rows": 40, "low": 0.3}],
@@ -217,8 +217,7 @@ def test_making_a_page_imports_nothing_heavy():
 
 
 def test_the_measured_gain_is_said_where_it_is_measured():
-    assert gain_sentence(EVALUATION | MORE) == "Transfer removes 50% of errors."
-    assert gain_sentence(EVALUATION).startswith("No clear gain: head on hidden1 makes 50% fewer")
+    assert gain_sentence(EVALUATION) == "Transfer removes 50% of errors."
 
 
 def test_many_reasons_are_cut_short():
