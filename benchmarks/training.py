@@ -2,6 +2,7 @@
 
     make bench [ARGS=turns]
 
+which keeps NumPy to one thread: on a busy machine two wait for each other more than they work.
 Prints the tables and writes them to ``benchmarks/RESULTS.md``. Libraries to compare with are
 optional (``pip install -e .[bench]``); one that is missing is left out and named.
 """
