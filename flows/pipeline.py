@@ -4,6 +4,8 @@ The flow calls it with a runner that runs each stage as a Prefect task; ``flows.
 with one that only looks into the store. So the order is written once.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from artifacts.reference import Ref
@@ -29,8 +31,30 @@ class Runner(Protocol):
         """Runs, looks up or records the stage."""
 
 
+Job = Callable[[Config, Source, Runner], Ref]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a transfer leaves behind.
+
+    Attributes:
+        pretrained: The trunk and its source head.
+        heads: Heads on cached activations.
+        networks: Whole networks, one for each strategy.
+        baselines: What they have to beat.
+        evaluation: All of them on the test images.
+    """
+
+    pretrained: Ref
+    heads: Ref
+    networks: tuple[Ref, ...]
+    baselines: tuple[Ref, ...]
+    evaluation: Ref
+
+
 def pipeline(config: Config, source: Source, call: Runner) -> Ref:
-    """Pretrains on the source classes, transfers to the target classes, evaluates both.
+    """Pretrains on the source classes, transfers to the target classes, shows what came of it.
 
     Args:
         config: All settings.
@@ -40,6 +64,20 @@ def pipeline(config: Config, source: Source, call: Runner) -> Ref:
     Returns:
         The evaluation.
     """
+    measured = transfer(config, source, call)
+    call(
+        publish,
+        pretrained=measured.pretrained,
+        heads=measured.heads,
+        trained=measured.networks + measured.baselines,
+        evaluation=measured.evaluation,
+        tensorboard=config.run.tensorboard,
+    )
+    return measured.evaluation
+
+
+def transfer(config: Config, source: Source, call: Runner) -> Measured:
+    """Pretrains on the source classes, transfers to the target classes, evaluates both."""
     data, computing = config.data, config.run
     dataset = call(load_dataset, source=source, location=Untracked(data.dataset), limit=data.limit)
     source_split = call(
@@ -113,12 +151,4 @@ def pipeline(config: Config, source: Source, call: Runner) -> Ref:
         published=config.follows_published_protocol,
         threads=computing.threads,
     )
-    call(
-        publish,
-        pretrained=pretrained,
-        heads=heads,
-        trained=networks + baselines,
-        evaluation=evaluation,
-        tensorboard=computing.tensorboard,
-    )
-    return evaluation
+    return Measured(pretrained, heads, networks, baselines, evaluation)

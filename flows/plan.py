@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from artifacts.reference import Ref
 from artifacts.store import Manifest, Store
-from flows.pipeline import pipeline
+from flows.pipeline import Job, pipeline
 from flows.selection import Selection
 from models.config import Config
 from models.datasets import Source
@@ -40,10 +40,12 @@ class Step:
         return self.stage.name
 
 
-def make_plan(config: Config, source: Source, store: Store, selection: Selection) -> list[Step]:
+def make_plan(
+    config: Config, source: Source, store: Store, selection: Selection, job: Job = pipeline
+) -> list[Step]:
     """What would become of each wanted stage, in running order."""
     planner = _Planner(store, selection)
-    pipeline(config, source, planner)
+    job(config, source, planner)
     return planner.steps
 
 

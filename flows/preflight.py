@@ -1,10 +1,12 @@
 """What is settled before anything is computed or written: the data, the stages, the plan."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.store import Store, StoreError
+from flows.pipeline import Job, pipeline
 from flows.plan import Step, make_plan
 from flows.selection import Rerun, Selection, read_graph, select
 from models.config import Config
@@ -42,8 +44,21 @@ class Prepared:
         return all(step.state == "cached" for step in self.steps)
 
 
-def prepare(config: Config, rerun: Rerun, store: Store) -> Prepared:
+def prepare(
+    config: Config,
+    rerun: Rerun,
+    store: Store,
+    job: Job = pipeline,
+    few_shot: Iterable[int] = (),
+) -> Prepared:
     """Checks everything that a user can get wrong, and writes nothing.
+
+    Args:
+        config: All settings.
+        rerun: What to compute although it may be in the store.
+        store: Where results lie and go.
+        job: What is to be run.
+        few_shot: Numbers of images for each target class that it needs besides the settings' own.
 
     Raises:
         DatasetError: If the dataset is missing, damaged or of the wrong form.
@@ -51,11 +66,13 @@ def prepare(config: Config, rerun: Rerun, store: Store) -> Prepared:
         StoreError: If the store lacks what one stage alone needs.
     """
     source = find_dataset(config.data.dataset)
-    selection = select(rerun, read_graph(config))
-    steps = make_plan(config, source, store, selection)
+    selection = select(rerun, read_graph(config, job))
+    steps = make_plan(config, source, store, selection, job)
     if any(step.state != "cached" for step in steps if step.name in CHECKED_BY):
         dataset = load_dataset(config.data.dataset, config.data.limit, source)
-        check_classes(dataset.y_train, dataset.y_test, config.data)
+        for count in (config.data.few_shot, *few_shot):
+            data = config.data.model_copy(update={"few_shot": count})
+            check_classes(dataset.y_train, dataset.y_test, data)
     missing = [s.name for s in steps if s.name in selection.stored and s.state != "cached"]
     if missing:
         msg = (

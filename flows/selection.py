@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from artifacts.reference import Ref
-from flows.pipeline import pipeline
+from flows.pipeline import Job, pipeline
 from models.config import Config, ConfigError, Section
 from models.datasets import Source
 from tasks.stage import Stage, inputs_of
@@ -43,7 +43,7 @@ class Selection:
     stored: frozenset[str]
 
 
-def read_graph(config: Config) -> Graph:
+def read_graph(config: Config, job: Job = pipeline) -> Graph:
     """Each stage's name with the names of the stages whose results it takes, in running order."""
     graph: dict[str, tuple[str, ...]] = {}
 
@@ -51,7 +51,7 @@ def read_graph(config: Config) -> Graph:
         graph[stage.name] = tuple(ref.stage for ref in inputs_of(arguments).values())
         return Ref.pending(stage.name)
 
-    pipeline(config, Source(kind="", files={}), record)
+    job(config, Source(kind="", files={}), record)
     return graph
 
 

@@ -51,6 +51,9 @@ def _split_commas(value: object) -> object:
 
 
 Classes = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
+Counts = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split_commas)
+]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 StrategyNames = Annotated[tuple[StrategyName, ...], BeforeValidator(_split_commas)]
 
@@ -88,9 +91,11 @@ class Data(Section):
     validation_rows: int = Field(
         5000, ge=1, description="The first rows of the training file, kept for validation."
     )
-    few_shot: int = Field(100, ge=1, description="Training images for each target class.")
+    few_shot: int = Field(
+        100, ge=0, description="Training images for each target class; 0 is all there are."
+    )
     few_shot_validation: int = Field(
-        30, ge=1, description="Validation images for each target class."
+        30, ge=0, description="Validation images for each target class; 0 is all there are."
     )
     limit: int = Field(
         0, ge=0, description="Use only the first rows of the training and test files; 0 is all."
@@ -275,6 +280,22 @@ class Run(Section):
     )
 
 
+class Study(Section):
+    """Which cells a study has: every strategy for each of these numbers of images and seeds."""
+
+    labels: Counts = Field(
+        (10, 30, 100, 300, 1000, 0),
+        min_length=1,
+        description="Training images for each target class; 0 is all there are.",
+    )
+    seeds: Counts = Field((0, 1, 2, 3, 4), min_length=1, description="Seeds of whole runs.")
+    cuts: Names = Field(
+        (),
+        description="Also train whole networks cut at these hidden layers, such as hidden3; heads "
+        "on cached activations are trained at every cut anyway.",
+    )
+
+
 class Limits(Section):
     """How long to try. No part of any result, so of no stage's key."""
 
@@ -297,6 +318,7 @@ class Config(Section):
     transfer: Transfer = Transfer()
     augmentation: Augmentation = Augmentation()
     evaluate: Evaluate = Evaluate()
+    study: Study = Study()
     run: Run = Run()
     limits: Limits = Limits()
 
@@ -305,6 +327,7 @@ class Config(Section):
         known = self.network.layer_names
         cuts = (self.transfer.cut,) if self.transfer.cut else ()
         for field, layers in {
+            "study.cuts": self.study.cuts,
             "activations.layers": self.activations.layers,
             "transfer.cut": cuts,
         }.items():
@@ -369,6 +392,7 @@ TINY: Mapping[str, Any] = {
     "pretrain": {"max_epochs": 3},
     "fine_tune": {"max_epochs": 5},
     "transfer": {"max_epochs": 5, "epoch_images": 300},
+    "study": {"labels": (5, 0), "seeds": (0, 1)},
 }
 
 

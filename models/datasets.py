@@ -439,12 +439,14 @@ def split_classes(
 
 
 def first_of_each(images: Slice, count: int) -> Slice:
-    """The first ``count`` images of each class, class after class.
+    """The first ``count`` images of each class, class after class; all of them if it is 0.
 
     Raises:
         DatasetError: If a class has fewer.
     """
     labels, there = np.unique(images.labels, return_counts=True)
+    if not count:
+        return images
     if len(there) == 0 or there.min() < count:
         message = f"{count} images of each class are asked for; one has {min(there, default=0)}"
         raise DatasetError(message)
