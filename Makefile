@@ -39,8 +39,8 @@ lint: venv-dev ## Check style and formatting.
 types: venv-dev ## Check types.
 	@$(BIN)/python -m mypy
 
-bench: venv-dev ## Measure what is claimed about speed.
-	@for script in benchmarks/*.py; do $(BIN)/python "$$script" $(ARGS) || exit 1; done
+bench: venv-dev ## Measure what is claimed about speed, into benchmarks/RESULTS.md.
+	@$(BIN)/python -m benchmarks.training $(ARGS)
 
 lock: ## Resolve pyproject.toml into the lock files again (needs uv).
 	@$(COMPILE) --extra install -o requirements.lock

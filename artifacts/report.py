@@ -20,9 +20,11 @@ from artifacts.garbage import describe_size
 from artifacts.lineage import parents
 from artifacts.runs import RunRecord, report_path
 from artifacts.store import DamagedEntry, Manifest, Store, StoreError
-from artifacts.summary import brief, gain_sentence, interval, percent, published
+from artifacts.summary import brief, interval, percent, published
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+WANTED = ("model-card.md", "model.keras", "history.csv", "evaluation.json", "results.md")
 
 STATUS = {
     "running": "This run is still going on; the page shows what is there.",
@@ -93,9 +95,8 @@ def render(store: Store, record: RunRecord, root: str = "..") -> str:
         entries=entries,
         missing=[s.name for s in record.stages if s.name not in entries],
         evaluation=evaluate.ref.metrics if evaluate else None,
-        headline=gain_sentence(evaluate.ref.metrics) if evaluate else "",
         figures=list(_figures(store, entries.get("publish"))),
-        files=list(_files(store, entries, root)),
+        files=list(_files(entries, root)),
         hosts=_grouped(entries, "host"),
         versions=_grouped(entries, "versions"),
         parents=parents,
@@ -127,22 +128,12 @@ def _inline(svg: str, name: str) -> Markup:
     return Markup(head + label + end + rest)  # noqa: S704
 
 
-def _files(
-    store: Store, entries: Mapping[str, Manifest], root: str
-) -> Iterator[tuple[str, str, str]]:
+def _files(entries: Mapping[str, Manifest], root: str) -> Iterator[tuple[str, str, str]]:
     """Name, address and size of each file that a reader may want."""
-    wanted = {
-        "publish": ("model-card.md", "results.md"),
-        "export-checkpoint": ("model-card.md", "model.keras"),
-        "evaluate": ("evaluation.json",),
-        "pretrain": ("history.csv",),
-        "fine-tune": ("history.csv",),
-        "train-baselines": ("history.csv",),
-    }
-    for stage, names in wanted.items():
-        ref = entries[stage].ref if stage in entries else None
-        for name in names:
-            if ref and name in ref.files:
+    for stage, manifest in entries.items():
+        ref = manifest.ref
+        for name in WANTED:
+            if name in ref.files:
                 address = f"{root}/{quote(f'{stage}/{ref.key}/{name}')}"
                 yield f"{stage}: {name}", address, describe_size(ref.files[name].size)
 

@@ -36,27 +36,6 @@ def published(result: Mapping[str, Any]) -> str:
     return f"{percent(result['published_low'])} to {percent(result['published_high'])}"
 
 
-def verdict(evaluation: Evaluation) -> str:
-    """One sentence: whether the transfer beat what it has to beat, by test accuracy."""
-    results = {result["name"]: result for result in evaluation["results"]}
-    chosen = results[evaluation["chosen"]]
-    rivals = [results["softmax on pixels"], results["from scratch"]]
-    best = max(rivals, key=lambda result: float(result["accuracy"]))
-    gain = (chosen["accuracy"] - best["accuracy"]) / max(1 - best["accuracy"], 1e-9)
-    what = f"{100 * abs(gain):.0f}% {'fewer' if gain > 0 else 'more'} errors than {best['name']}"
-    if chosen["low"] > best["high"]:
-        return f"Transfer pays: {evaluation['chosen']} makes {what}."
-    if chosen["high"] < best["low"]:
-        return f"Negative transfer: {evaluation['chosen']} makes {what}."
-    return f"No clear gain: {evaluation['chosen']} makes {what}, within the intervals."
-
-
-def gain_sentence(evaluation: Evaluation) -> str:
-    """Whether transfer pays: as the evaluation measured it, else from the intervals."""
-    gain: Mapping[str, Any] = evaluation.get("gain") or {}
-    return str(gain.get("sentence") or verdict(evaluation))
-
-
 def results_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The results as rows of a table for people.
 
@@ -91,7 +70,7 @@ def results_markdown(evaluation: Evaluation) -> str:
     lines = [
         f"Test accuracy in percent; `{chosen}` was chosen on validation images.",
         results_table(evaluation),
-        gain_sentence(evaluation),
+        evaluation["gain"]["sentence"],
         f"Classes as `{chosen}` tells them apart:",
         classes_table(evaluation),
     ]
@@ -123,11 +102,12 @@ def classes_table(evaluation: Evaluation) -> str:
 
 def mistakes_table(evaluation: Evaluation) -> str:
     """The most confident mistakes, most confident first."""
+    names = evaluation["target_classes"]
     return table(
         ("test row", "class", "taken for", "sure, %"),
         (
-            (m["row"], m["label"], m["predicted"], percent(m["confidence"]))
-            for m in evaluation.get("mistakes", ())
+            (m["row"], names[m["label"]], names[m["predicted"]], percent(m["confidence"]))
+            for m in evaluation["mistakes"]
         ),
     )
 

@@ -41,8 +41,8 @@ def measure(store: Store) -> None:
     from tasks.cache_activations import cache_activations
     from tasks.evaluate import evaluate
 
-    names = ("dataset", "split", "checkpoint", "heads", "baselines")
-    dataset, split, checkpoint, heads, baselines = (
+    names = ("dataset", "split", "checkpoint", "heads", "pixels", "scratch")
+    dataset, split, checkpoint, heads, pixels, scratch = (
         manifest.ref for name in names if (manifest := store.latest(name))
     )
     peaks = [peak_memory()]
@@ -67,8 +67,11 @@ def measure(store: Store) -> None:
             "target_split": split,
             "activations": activations,
             "heads": heads,
-            "baselines": baselines,
+            "networks": (),
+            "baselines": (pixels, scratch),
+            "augmentation": None,
             "evaluate": Evaluate(),
+            "published": False,
             "threads": 2,
         },
         store,
@@ -90,7 +93,7 @@ def make_inputs(store: Store, size: int) -> None:
     def dataset(work: Work) -> dict[str, Any]:
         work.save_array("x_train.npy", np.zeros((10, 784), np.uint8))
         np.lib.format.open_memmap(work.path("x_test.npy"), "w+", np.uint8, (size, 784))
-        return {}
+        return {"image_shape": [28, 28]}
 
     def split(work: Work) -> dict[str, Any]:
         for part, rows in (("train", few), ("validation", few), ("test", np.arange(size))):
@@ -106,14 +109,18 @@ def make_inputs(store: Store, size: int) -> None:
 
     def heads(work: Work) -> dict[str, Any]:
         save_model(work, LAYER, build_head(100, len(CLASSES), seed=0))
-        return {"layers": [LAYER], "best": LAYER}
+        head = {"layer": LAYER, "validation_loss": 1.0}
+        return {"layers": [LAYER], "heads": [head], "best": LAYER}
 
-    def baselines(work: Work) -> dict[str, Any]:
-        save_model(work, "pixels", build_head(784, len(CLASSES), seed=0))
-        save_model(work, "scratch", classifier)
-        return {}
+    def pixels(work: Work) -> dict[str, Any]:
+        save_model(work, "network1", build_head(784, len(CLASSES), seed=0))
+        return {"title": "softmax on pixels", "ensemble": 1, "validation_loss": 1.0}
 
-    for function in (dataset, split, checkpoint, heads, baselines):
+    def scratch(work: Work) -> dict[str, Any]:
+        save_model(work, "network1", classifier)
+        return {"title": "from scratch", "ensemble": 1, "validation_loss": 1.0}
+
+    for function in (dataset, split, checkpoint, heads, pixels, scratch):
         with store.draft(function.__name__, "0") as draft:
             draft.metrics = function(Work(store, draft))
             store.commit(draft, seconds=0.0)

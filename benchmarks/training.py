@@ -1,116 +1,213 @@
-"""Seconds of one pretraining epoch: this project's engine, ``keras.Model.fit``, bare products.
+"""What is claimed about the training engine, as ratios within one run.
 
-    python -m benchmarks.training
+    make bench [ARGS=turns]
 
-Rows are random numbers in the shapes of MNIST's classes 0 to 4; time does not depend on their
-values. The contenders take turns, so a busy machine slows all of them alike: read the ratios.
+Prints the tables and writes them to ``benchmarks/RESULTS.md``. Libraries to compare with are
+optional (``pip install -e .[bench]``); one that is missing is left out and named.
 """
 
-import statistics
-import time
-from collections.abc import Callable
-from itertools import pairwise
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import keras
 import numpy as np
-import tensorflow as tf
 
-from models.config import Network, Pretrain, Run
-from models.networks import build_classifier, build_trunk
-from models.training import Array, build_optimizer, fit
+from benchmarks.contenders import (
+    CLASSES,
+    CONTENDERS,
+    EPOCHS,
+    ROWS,
+    VALIDATION_ROWS,
+    Rows,
+    build_model,
+    draw_rows,
+)
+from benchmarks.timing import TURNS, Times, describe_machine, format_table, take_turns
+from models.augmentation import augment
+from models.config import Augmentation, FineTune, Pretrain, Run
+from models.feeding import Array
+from models.heads import Head, fit_heads
+from models.networks import build_head, cut_trunk
+from models.programs import predict
+from models.runtime import use_threads
+from models.training import fit
 
-ROWS, VALIDATION_ROWS, COLUMNS, CLASSES = 28_038, 2_558, 784, 5
-TURNS, EPOCHS = 5, 3
-SETTINGS = Pretrain(max_epochs=EPOCHS)
-
-Data = tuple[Array, Array]
+RESULTS = Path(__file__).parent / "RESULTS.md"
+BATCHES = (20, 200, 2_000)
+HEADS = (1, 10, 100, 1_000)
+FEW, UNITS = 500, 100
 
 
 def main() -> None:
-    """Times every contender and prints the table."""
-    tf.config.threading.set_intra_op_parallelism_threads(Run().threads)
-    rows, validation = _draw_rows(ROWS), _draw_rows(VALIDATION_ROWS)
-    contenders = {
-        "headstart fit": _time_headstart(rows, validation),
-        "keras fit": _time_keras(rows, validation),
-        "keras fit, steps_per_execution=100, jit_compile": _time_keras(
-            rows, validation, steps_per_execution=100, jit_compile=True
-        ),
-        "matrix products alone (NumPy sgemm)": _time_products(),
-    }
-    seconds = _take_turns(contenders)
-    ours = seconds["headstart fit"]
-    print(
-        f"One epoch of {ROWS} x {COLUMNS} rows in batches of {SETTINGS.batch_size}, "
-        f"5 x 100 ELU, Adam,\n"
-        f"{VALIDATION_ROWS} validation rows; median of {TURNS} turns of {EPOCHS} epochs."
+    """Times everything, a table at a time."""
+    use_threads(Run().threads)
+    parts: list[str] = []
+    for part in write_report():
+        print(part, flush=True)
+        parts.append(part)
+    RESULTS.write_text("\n".join(parts), encoding="utf-8")
+
+
+def write_report() -> Iterator[str]:
+    """The parts of RESULTS.md."""
+    yield (
+        "# Speed of the training engine\n\n"
+        "Written by `make bench`. The contenders of a table take turns, so a busy machine slows "
+        f"all alike: read the ratios. Medians of {TURNS} turns.\n\n"
+        f"{describe_machine()}\n"
     )
-    print(f"{'':<50}{'seconds':>9}{'times headstart':>18}")
-    for name, median in seconds.items():
-        print(f"{name:<50}{median:>9.3f}{median / ours:>18.2f}")
-
-
-def _draw_rows(rows: int) -> Data:
-    random = np.random.default_rng(rows)
-    x = random.random((rows, COLUMNS), dtype=np.float32)
-    return x, random.integers(0, CLASSES, rows).astype(np.int32)
-
-
-def _build_model() -> keras.Model:
-    return build_classifier(build_trunk(Network(), COLUMNS, seed=1), CLASSES, seed=1)
-
-
-def _time_headstart(rows: Data, validation: Data) -> Callable[[], object]:
-    model = _build_model()
-    return lambda: fit(model, *rows, settings=SETTINGS, validation=validation, seed=1)
-
-
-def _time_keras(rows: Data, validation: Data, **options: object) -> Callable[[], object]:
-    model = _build_model()
-    model.compile(
-        build_optimizer(SETTINGS),
-        "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        **options,
+    rows, validation = draw_rows(ROWS), draw_rows(VALIDATION_ROWS)
+    yield (
+        f"## One epoch\n\n{ROWS:,} x 784 rows, 5 x 100 ELU, Adam, and validation on "
+        f"{VALIDATION_ROWS:,} rows. *First* is what the first turn took beyond the others: "
+        "tracing and compiling.\n"
     )
-    return lambda: model.fit(
-        *rows,
-        batch_size=SETTINGS.batch_size,
-        epochs=EPOCHS,
-        validation_data=validation,
-        verbose=0,
-    )
+    for batch in BATCHES:
+        yield compare_epochs(rows, validation, batch)
+    yield compare_sources(validation)
+    yield compare_caching()
+    yield compare_heads()
+    yield measure_augmentation(rows)
 
 
-def _time_products() -> Callable[[], object]:
-    """The products of forward and backward pass, of every step: no epoch can be quicker."""
-    random = np.random.default_rng(0)
-    size, units = SETTINGS.batch_size, [COLUMNS, *[Network().units] * 5, CLASSES]
-    layers = [
-        (random.random((size, i), np.float32), random.random((i, o), np.float32))
-        for i, o in pairwise(units)
+def compare_epochs(rows: Rows, validation: Rows, batch: int) -> str:
+    """The table of one batch size."""
+    contenders, missing = {}, []
+    for name, make in CONTENDERS.items():
+        try:
+            contenders[name] = make(rows, validation, batch)
+        except ImportError as error:
+            missing.append(f"{name} ({error.name})")
+    seconds = take_turns(contenders)
+    ours = seconds["headstart"].median
+    lines = [
+        [
+            name,
+            f"{times.median / EPOCHS:.3f}",
+            f"{times.median / ours:.2f}",
+            f"{max(0.0, times.first - times.median):.1f}",
+        ]
+        for name, times in seconds.items()
     ]
-
-    def multiply() -> None:
-        for _ in range(EPOCHS * ROWS // size):
-            for level, (inputs, kernel) in enumerate(layers):
-                outputs = inputs @ kernel
-                inputs.T @ outputs
-                if level:  # The pixels need no gradient.
-                    outputs @ kernel.T
-
-    return multiply
+    note = f"\nNot installed: {', '.join(missing)}.\n" if missing else ""
+    head = [f"Batches of {batch:,}", "seconds an epoch", "times headstart", "first, s"]
+    return format_table(head, lines) + note
 
 
-def _take_turns(contenders: dict[str, Callable[[], object]]) -> dict[str, float]:
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for turn in range(TURNS + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if turn:  # The first turn compiles.
-                seconds[name].append((time.perf_counter() - start) / EPOCHS)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+def compare_sources(validation: Rows) -> str:
+    """Rows in memory against a file read in blocks."""
+    x, y = draw_rows(4 * ROWS)
+    model = build_model()
+    settings = Pretrain(max_epochs=EPOCHS, batch_size=20)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.npy"
+        np.save(path, x)
+        mapped = np.load(path, mmap_mode="r")
+
+        def train(source: Array, block_rows: int) -> Callable[[], object]:
+            return lambda: fit(
+                model,
+                source,
+                y,
+                settings=settings,
+                validation=validation,
+                seed=1,
+                block_rows=block_rows,
+            )
+
+        seconds = take_turns(
+            {
+                "in memory, one block": train(x, len(x) + settings.batch_size),
+                "from a file, blocks of a quarter": train(mapped, ROWS),
+            }
+        )
+    return (
+        f"## Rows that need not fit in memory\n\n{4 * ROWS:,} x 784 rows in batches of 20.\n\n"
+        + _format_seconds("", seconds, "in memory, one block", 1 / EPOCHS)
+    )
+
+
+def compare_caching() -> str:
+    """A head on cached activations against the same head on top of the frozen trunk."""
+    (x, y), (x_val, y_val) = draw_rows(FEW), draw_rows(150)
+    classifier = build_model()
+    for layer in classifier.layers:
+        layer.trainable = layer.name == "head"
+    trunk = cut_trunk(classifier, ["hidden5"])
+    cached, cached_val = predict(trunk, x), predict(trunk, x_val)
+    settings = FineTune(max_epochs=20, patience=1000)
+
+    def train(model: keras.Model, rows: Array, rows_val: Array) -> Callable[[], object]:
+        return lambda: fit(model, rows, y, settings=settings, validation=(rows_val, y_val), seed=1)
+
+    seconds = take_turns(
+        {
+            "from cached activations": train(build_head(UNITS, CLASSES, 1), cached, cached_val),
+            "through the frozen trunk": train(classifier, x, x_val),
+        }
+    )
+    return f"## A head on {FEW} rows, 20 epochs\n\n" + _format_seconds(
+        "", seconds, "from cached activations"
+    )
+
+
+def compare_heads() -> str:
+    """Many heads on one cache against one."""
+    (x, y), validation = draw_rows(FEW, UNITS), draw_rows(150, UNITS)
+    settings = FineTune(max_epochs=20, patience=1000)
+
+    def train(count: int) -> Callable[[], object]:
+        heads = [Head(seed=seed, learning_rate=0.001) for seed in range(count)]
+        return lambda: fit_heads(
+            heads, x, y, classes=CLASSES, settings=settings, validation=validation
+        )
+
+    one = build_head(UNITS, CLASSES, 1)
+    alone = "one head by fit"
+    contenders = {alone: lambda: fit(one, x, y, settings=settings, validation=validation, seed=1)}
+    contenders |= {f"{count:,} heads by fit_heads": train(count) for count in HEADS}
+    seconds = take_turns(contenders)
+    return (
+        f"## Many heads on {FEW} x {UNITS} cached activations, 20 epochs\n\n"
+        "Each with a seed, first weights and an order of rows of its own.\n\n"
+        + _format_seconds("", seconds, alone)
+    )
+
+
+def measure_augmentation(rows: Rows) -> str:
+    """Images changed in a second."""
+    affine = {"shift": 2, "rotation": 15, "scale": 0.1, "shear": 0.1}
+    numbers = np.arange(len(rows[0]))
+    model, settings = build_model(), Pretrain(max_epochs=1)
+
+    def change(settings: Augmentation) -> Callable[[], object]:
+        return lambda: augment(rows[0], numbers, 0, settings=settings, shape=(28, 28), seed=1)
+
+    seconds = take_turns(
+        {
+            "an epoch of training, batches of 20": lambda: fit(
+                model, *rows, settings=settings, validation=draw_rows(20), seed=1
+            ),
+            "affine": change(Augmentation(**affine)),
+            "affine and elastic": change(Augmentation(**affine, elastic=34)),
+        }
+    )
+    lines = [[name, f"{len(numbers) / times.median:,.0f}"] for name, times in seconds.items()]
+    return "## Augmentation of 28 x 28 images\n\n" + format_table(["", "images a second"], lines)
+
+
+def _format_seconds(name: str, seconds: dict[str, Times], base: str, share: float = 1.0) -> str:
+    lines = [
+        [
+            contender,
+            f"{times.median * share:.3f}",
+            f"{times.median / seconds[base].median:.2f}",
+            f"{max(0.0, times.first - times.median):.1f}",
+        ]
+        for contender, times in seconds.items()
+    ]
+    return format_table([name, "seconds", f"times {base}", "first, s"], lines)
 
 
 if __name__ == "__main__":

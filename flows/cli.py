@@ -65,6 +65,9 @@ Seed = Annotated[int | None, Parameter(help="Short for --set run.seed=N.")]
 Tiny = Annotated[
     bool, Parameter(help="The same stages on a few hundred images: seconds, poor accuracy.")
 ]
+Preset = Annotated[
+    str, Parameter(help="Settings to start from: published is the original notebook's protocol.")
+]
 StorePath = Annotated[
     Path | None,
     Parameter(
@@ -91,6 +94,7 @@ def run(
     set_: Settings = None,
     seed: Seed = None,
     tiny: Tiny = False,
+    preset: Preset = "",
     only: Annotated[
         str, Parameter(help="Compute this stage alone, its inputs from the store.")
     ] = "",
@@ -120,7 +124,7 @@ def run(
         cache=not no_cache,
         with_upstream=with_upstream,
     )
-    settings = _config(config, set_, seed, tiny, rerun)
+    settings = _config(config, set_, seed, tiny, preset, rerun)
     output = Output(as_json=as_json, quiet=quiet)
     if dry_run:
         show_plan(settings, rerun, _store(store), output)
@@ -136,21 +140,27 @@ def status(
     set_: Settings = None,
     seed: Seed = None,
     tiny: Tiny = False,
+    preset: Preset = "",
     store: StorePath = None,
     as_json: Json = False,
 ) -> int:
     """Say for every stage whether it would run or is cached, and why."""
-    settings = _config(config, set_, seed, tiny)
+    settings = _config(config, set_, seed, tiny, preset)
     show_plan(settings, Rerun(), _store(store), Output(as_json=as_json))
     return DONE
 
 
 @app.command(name="config")
 def show_config(
-    *, config: ConfigFile = None, set_: Settings = None, seed: Seed = None, tiny: Tiny = False
+    *,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    seed: Seed = None,
+    tiny: Tiny = False,
+    preset: Preset = "",
 ) -> int:
     """Print the settings a run would use, as TOML that --config reads."""
-    sys.stdout.write(to_toml(_config(config, set_, seed, tiny)))
+    sys.stdout.write(to_toml(_config(config, set_, seed, tiny, preset)))
     return DONE
 
 
@@ -337,13 +347,14 @@ def _config(
     settings: Sequence[str] | None,
     seed: int | None,
     tiny: bool,
+    preset: str,
     rerun: Rerun | None = None,
 ) -> Config:
     overrides = list(settings or ())
     if seed is not None:
         overrides.append(f"run.seed={seed}")
     try:
-        return load_config(file, overrides, tiny)
+        return load_config(file, overrides, tiny, preset)
     except ConfigError as error:
         # All that is wrong with a command line is told at once.
         problems = list(error.problems)

@@ -7,8 +7,9 @@ with one that only looks into the store. So the order is written once.
 from typing import Any, Protocol
 
 from artifacts.reference import Ref
-from models.config import Config
+from models.config import BaselineName, Config, StrategyName
 from models.datasets import Source
+from models.strategies import BASELINES, make_strategy
 from tasks.cache_activations import cache_activations
 from tasks.evaluate import evaluate
 from tasks.export_checkpoint import export_checkpoint
@@ -18,7 +19,7 @@ from tasks.pretrain import pretrain
 from tasks.publish import publish
 from tasks.split import split_source, split_target
 from tasks.stage import Stage, Untracked
-from tasks.train_baselines import train_baselines
+from tasks.train import train
 
 
 class Runner(Protocol):
@@ -61,6 +62,7 @@ def pipeline(config: Config, source: Source, call: Runner) -> Ref:
         split=source_split,
         network=config.network,
         pretrain=config.pretrain,
+        augmentation=config.augmentation if config.pretrain.augment else None,
         run=computing,
     )
     checkpoint = call(export_checkpoint, pretrained=pretrained, threads=computing.threads)
@@ -79,14 +81,23 @@ def pipeline(config: Config, source: Source, call: Runner) -> Ref:
         fine_tune=config.fine_tune,
         run=computing,
     )
-    baselines = call(
-        train_baselines,
-        dataset=dataset,
-        split=target_split,
-        network=config.network,
-        baselines=config.baselines,
-        run=computing,
-    )
+
+    def train_on(name: StrategyName | BaselineName) -> Ref:
+        network = config.target_network
+        strategy = make_strategy(name, config.transfer, network.hidden_layers)
+        return call(
+            train.named(name),
+            checkpoint=checkpoint if strategy.pretrained else None,
+            dataset=dataset,
+            split=target_split,
+            network=None if name == "pixels" else network,
+            strategy=strategy,
+            augmentation=config.augmentation if config.transfer.augment else None,
+            run=computing,
+        )
+
+    networks = tuple(map(train_on, config.transfer.strategies))
+    baselines = tuple(map(train_on, BASELINES))
     evaluation = call(
         evaluate,
         checkpoint=checkpoint,
@@ -95,15 +106,18 @@ def pipeline(config: Config, source: Source, call: Runner) -> Ref:
         target_split=target_split,
         activations=activations,
         heads=heads,
+        networks=networks,
         baselines=baselines,
+        augmentation=config.augmentation if config.evaluate.views else None,
         evaluate=config.evaluate,
+        published=config.follows_published_protocol,
         threads=computing.threads,
     )
     call(
         publish,
         pretrained=pretrained,
         heads=heads,
-        baselines=baselines,
+        trained=networks + baselines,
         evaluation=evaluation,
         tensorboard=computing.tensorboard,
     )

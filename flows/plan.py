@@ -10,7 +10,7 @@ from flows.pipeline import pipeline
 from flows.selection import Selection
 from models.config import Config
 from models.datasets import Source
-from tasks.stage import Arguments, Stage, settings_of
+from tasks.stage import Arguments, Stage, inputs_of, settings_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _Planner:
         return step.ref or Ref.pending(stage.name)
 
     def _look(self, stage: Stage, arguments: Arguments) -> Step:
-        waits = [v.stage for v in arguments.values() if isinstance(v, Ref) and v.is_pending]
+        waits = [ref.stage for ref in inputs_of(arguments).values() if ref.is_pending]
         key = "" if waits else stage.key(arguments)
         ref = self.store.find(stage.name, key) if key else None
         fresh = stage.name in self.selection.fresh
@@ -95,10 +95,10 @@ class _Planner:
 
 def compare(latest: Manifest, stage: Stage, arguments: Arguments) -> Iterator[str]:
     """What differs between a stage as it would run and as it ran, a line each."""
-    for name, value in arguments.items():
+    for name, ref in inputs_of(arguments).items():
         before = latest.inputs.get(name)
-        if isinstance(value, Ref) and (before is None or before.digest != value.digest):
-            yield f"input {value.stage} changed"
+        if before is None or before.digest != ref.digest:
+            yield f"input {ref.stage} changed"
     yield from _changes(latest.settings, settings_of(arguments))
     code = stage.code()
     for name in sorted(latest.code.keys() | code.keys()):

@@ -11,7 +11,7 @@ from artifacts.reference import Ref
 from flows.pipeline import pipeline
 from models.config import Config, ConfigError, Section
 from models.datasets import Source
-from tasks.stage import Stage
+from tasks.stage import Stage, inputs_of
 
 Graph = Mapping[str, tuple[str, ...]]
 
@@ -48,8 +48,7 @@ def read_graph(config: Config) -> Graph:
     graph: dict[str, tuple[str, ...]] = {}
 
     def record(stage: Stage, /, **arguments: Any) -> Ref:
-        inputs = [value.stage for value in arguments.values() if isinstance(value, Ref)]
-        graph[stage.name] = tuple(inputs)
+        graph[stage.name] = tuple(ref.stage for ref in inputs_of(arguments).values())
         return Ref.pending(stage.name)
 
     pipeline(config, Source(kind="", files={}), record)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from artifacts.runs import RunRecord
-from artifacts.summary import interval, percent, published, verdict
+from artifacts.summary import interval, percent, published
 from flows.plan import Step
 from tasks.progress import Event
 
@@ -192,7 +192,7 @@ def result_of(stage: str, metrics: dict[str, Any]) -> str:
         case "fine-tune":
             return f"best on {metrics['best']}, by validation loss"
         case "evaluate":
-            return verdict(metrics)
+            return str(metrics["gain"]["sentence"])
     return ""
 
 

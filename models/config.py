@@ -6,6 +6,7 @@ Imports neither TensorFlow nor Prefect, so anything may import it.
 
 import difflib
 import json
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -27,6 +28,10 @@ Activation = Literal["elu", "relu", "leaky_relu", "selu", "gelu", "tanh", "sigmo
 Initializer = Literal["he_normal", "he_uniform", "glorot_uniform", "glorot_normal", "lecun_normal"]
 OptimizerName = Literal["adam", "sgd", "momentum", "nesterov", "rmsprop", "adagrad"]
 Schedule = Literal["constant", "exponential", "cosine"]
+StrategyName = Literal[
+    "probe", "top", "full", "probe-then-tune", "gradual", "discriminative", "l2-sp"
+]
+BaselineName = Literal["pixels", "scratch"]
 
 
 class ConfigError(ValueError):
@@ -47,6 +52,7 @@ def _split_commas(value: object) -> object:
 
 Classes = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+StrategyNames = Annotated[tuple[StrategyName, ...], BeforeValidator(_split_commas)]
 
 
 class Section(BaseModel):
@@ -117,8 +123,15 @@ class Network(Section):
     units: int = Field(100, ge=1, description="Units of each hidden layer.")
     activation: Activation = Field("elu", description="Activation of each hidden layer.")
     initializer: Initializer = Field("he_normal", description="Initialiser of hidden kernels.")
-    batch_norm: bool = Field(False, description="Batch normalisation before each activation.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate after each hidden layer.")
+    batch_norm: bool = Field(True, description="Batch normalisation before each activation.")
+    dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout rate after each hidden layer in pretraining."
+    )
+    mixed_precision: bool = Field(
+        False,
+        description="Hidden layers multiply in bfloat16, which GPUs do quickly; weights and "
+        "activations stay in float32.",
+    )
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -134,7 +147,10 @@ class Training(Section):
     momentum: float = Field(0.9, ge=0, lt=1, description="For momentum, nesterov and rmsprop.")
     schedule: Schedule = Field("constant", description="How the learning rate falls with steps.")
     decay_steps: int = Field(
-        10_000, ge=1, description="Steps for one factor decay_rate (exponential) or to 0 (cosine)."
+        0,
+        ge=0,
+        description="Steps for one factor decay_rate (exponential) or to 0 (cosine); 0 is all "
+        "steps of max_epochs.",
     )
     decay_rate: float = Field(0.1, gt=0, le=1, description="Factor of the exponential schedule.")
     batch_size: int = Field(20, ge=1, description="Images in a step.")
@@ -143,9 +159,20 @@ class Training(Section):
         20, ge=0, description="Stop when the validation loss has not fallen for more epochs."
     )
 
+    def over(self, rows: int) -> Self:
+        """The settings with ``decay_steps`` worked out for so many rows an epoch."""
+        steps = self.decay_steps or self.max_epochs * math.ceil(rows / self.batch_size)
+        return self.model_copy(update={"decay_steps": max(1, steps)})
+
 
 class Pretrain(Training):
     """Training of the trunk and its source head."""
+
+    learning_rate: float = Field(0.002, gt=0, description="Learning rate (at step 0).")
+    schedule: Schedule = Field("cosine", description="How the learning rate falls with steps.")
+    batch_size: int = Field(100, ge=1, description="Images in a step.")
+    max_epochs: int = Field(25, ge=1, description="Stop after so many epochs at the latest.")
+    augment: bool = Field(True, description="Change the images anew in every epoch.")
 
 
 class Activations(Section):
@@ -162,14 +189,74 @@ class FineTune(Training):
     learning_rate: float = Field(0.01, gt=0, description="Learning rate (at step 0).")
 
 
-class Baselines(Training):
-    """Training of what transfer must beat, on the same few images."""
+class Transfer(Training):
+    """Training of whole networks on the target classes, from the trunk and from scratch."""
+
+    strategies: StrategyNames = Field(
+        ("full", "probe-then-tune"),
+        description="How the trunk is trained on; the lowest validation loss, heads on cached "
+        "activations included, is chosen. Of probe (head alone), top, full, probe-then-tune, "
+        "gradual, discriminative, l2-sp.",
+    )
+    cut: str = Field(
+        "", description="The last hidden layer that is kept, such as hidden3; empty is all."
+    )
+    top: int = Field(2, ge=1, description="Hidden layers that strategy top trains.")
+    rate_decay: float = Field(
+        2.6,
+        ge=1,
+        description="Each layer learns so much slower than the one above it, with "
+        "strategies gradual and discriminative.",
+    )
+    anchor: float = Field(
+        0.01, ge=0, description="Pull back to the pretrained weights, with strategy l2-sp."
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate after each hidden layer.")
+    adapt_statistics: bool = Field(
+        False, description="Take batch norm's statistics from the target images first."
+    )
+    ensemble: int = Field(
+        1, ge=1, le=100, description="Networks with different seeds whose answers are averaged."
+    )
+    learning_rate: float = Field(0.002, gt=0, description="Learning rate (at step 0).")
+    schedule: Schedule = Field("cosine", description="How the learning rate falls with steps.")
+    batch_size: int = Field(50, ge=1, description="Images in a step.")
+    max_epochs: int = Field(20, ge=1, description="Stop after so many epochs at the latest.")
+    augment: bool = Field(True, description="Change the images anew in every epoch.")
+    epoch_images: int = Field(
+        10_000,
+        ge=1,
+        description="Few images come in so many changed copies that an epoch has about as many.",
+    )
+
+
+class Augmentation(Section):
+    """How far training images may change, where training says so."""
+
+    shift: float = Field(2.0, ge=0, description="Pixels up, down, left and right.")
+    rotation: float = Field(15.0, ge=0, le=180, description="Degrees either way.")
+    scale: float = Field(0.15, ge=0, description="0.1: from 1/1.1 to 1.1 times the size.")
+    shear: float = Field(0.15, ge=0, description="0.1: a tenth of the height sideways.")
+    elastic: float = Field(
+        34.0, ge=0, description="Pixels by which smoothed noise from -1 to 1 is multiplied."
+    )
+    smoothness: float = Field(4.0, gt=0, description="Pixels of the noise's Gaussian deviation.")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything changes."""
+        return any((self.shift, self.rotation, self.scale, self.shear, self.elastic))
 
 
 class Evaluate(Section):
     """How the results are stated."""
 
     confidence: float = Field(0.95, gt=0, lt=1, description="Level of the intervals.")
+    views: int = Field(
+        0,
+        ge=0,
+        description="Changed copies of each test image whose answers are averaged with its own.",
+    )
 
 
 class Run(Section):
@@ -207,7 +294,8 @@ class Config(Section):
     pretrain: Pretrain = Pretrain()
     activations: Activations = Activations()
     fine_tune: FineTune = FineTune()
-    baselines: Baselines = Baselines()
+    transfer: Transfer = Transfer()
+    augmentation: Augmentation = Augmentation()
     evaluate: Evaluate = Evaluate()
     run: Run = Run()
     limits: Limits = Limits()
@@ -215,13 +303,23 @@ class Config(Section):
     @model_validator(mode="after")
     def _layers_exist(self) -> Self:
         known = self.network.layer_names
-        unknown = [name for name in self.activations.layers if name not in known]
-        if unknown:
-            raise PydanticCustomError(
-                "layers",
-                "activations.layers: unknown {unknown}; this trunk has {first} to {last}",
-                {"unknown": ", ".join(unknown), "first": known[0], "last": known[-1]},
-            )
+        cuts = (self.transfer.cut,) if self.transfer.cut else ()
+        for field, layers in {
+            "activations.layers": self.activations.layers,
+            "transfer.cut": cuts,
+        }.items():
+            unknown = [name for name in layers if name not in known]
+            if unknown:
+                raise PydanticCustomError(
+                    "layers",
+                    "{field}: unknown {unknown}; this trunk has {first} to {last}",
+                    {
+                        "field": field,
+                        "unknown": ", ".join(unknown),
+                        "first": known[0],
+                        "last": known[-1],
+                    },
+                )
         return self
 
     @property
@@ -230,6 +328,39 @@ class Config(Section):
         chosen = self.activations.layers or self.network.layer_names
         return tuple(name for name in self.network.layer_names if name in chosen)
 
+    @property
+    def target_network(self) -> Network:
+        """What is trained on the target classes: the trunk's layers up to the cut."""
+        names = self.network.layer_names
+        layers = names.index(self.transfer.cut or names[-1]) + 1
+        changed = {"hidden_layers": layers, "dropout": self.transfer.dropout}
+        return self.network.model_copy(update=changed)
+
+    @property
+    def follows_published_protocol(self) -> bool:
+        """Whether network and pretraining are those of the published figures."""
+        return (
+            self.network == Network(**PUBLISHED["network"])
+            and not self.pretrain.augment
+            and not self.transfer.augment
+        )
+
+
+_AS_PUBLISHED: Mapping[str, Any] = {
+    "learning_rate": 0.001,
+    "schedule": "constant",
+    "batch_size": 20,
+    "max_epochs": 1000,
+    "augment": False,
+}
+# What the original notebook did, but for its learning rate, at which training collapses on some
+# seeds: a frozen trunk without batch norm, heads on cached activations, images as they are.
+PUBLISHED: Mapping[str, Any] = {
+    "network": {"batch_norm": False, "dropout": 0.0},
+    "pretrain": _AS_PUBLISHED,
+    "transfer": {**_AS_PUBLISHED, "strategies": ()},
+}
+PRESETS: Mapping[str, Mapping[str, Any]] = {"published": PUBLISHED}
 
 # The same stages and code on a few hundred rows: for tests and a first look.
 TINY: Mapping[str, Any] = {
@@ -237,25 +368,32 @@ TINY: Mapping[str, Any] = {
     "network": {"units": 20},
     "pretrain": {"max_epochs": 3},
     "fine_tune": {"max_epochs": 5},
-    "baselines": {"max_epochs": 5},
+    "transfer": {"max_epochs": 5, "epoch_images": 300},
 }
 
 
 def load_config(
-    file: Path | None = None, overrides: Iterable[str] = (), tiny: bool = False
+    file: Path | None = None,
+    overrides: Iterable[str] = (),
+    tiny: bool = False,
+    preset: str = "",
 ) -> Config:
-    """Merges the defaults, ``TINY`` if asked for, a TOML file and overrides.
+    """Merges the defaults, a preset, ``TINY`` if asked for, a TOML file and overrides.
 
     Args:
         file: A TOML file with one table for each section.
         overrides: Texts of the form ``section.field=value``.
         tiny: Shrinks data, network and epochs.
+        preset: Name of one of ``PRESETS``.
 
     Raises:
         ConfigError: With every problem of every source.
     """
     problems: list[str] = []
     values: dict[str, Any] = {}
+    if preset and preset not in PRESETS:
+        problems.append(f"unknown preset {preset!r}; there is {', '.join(PRESETS)}")
+    _merge(values, PRESETS.get(preset, {}))
     if tiny:
         _merge(values, TINY)
     if file is not None:

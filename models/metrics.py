@@ -1,4 +1,4 @@
-"""How good a classifier is: accuracy with its interval, confusion, precision and recall."""
+"""How good a classifier is: accuracy with its interval, confusion, precision, recall, loss."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+
+# Below this a probability counts as this: one row never outweighs all others.
+LEAST_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -80,3 +83,20 @@ def score_classes(counts: Array, names: Sequence[int]) -> list[dict[str, Any]]:
         }
         for i, name in enumerate(names)
     ]
+
+
+def average_answers(answers: Sequence[Array]) -> Array:
+    """The mean of several classifiers' probabilities, (rows, classes) each."""
+    return np.asarray(np.mean(answers, axis=0, dtype=np.float64))
+
+
+def measure_loss(labels: Array, probabilities: Array) -> tuple[float, float]:
+    """Mean cross-entropy in nats, and the share of rows predicted right.
+
+    Args:
+        labels: True labels, (rows,).
+        probabilities: (rows, classes).
+    """
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    loss = -np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean()
+    return float(loss), float((probabilities.argmax(axis=1) == labels).mean())

@@ -5,11 +5,14 @@ Only layers that Keras ships, so that a saved model loads with ``safe_mode=True`
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from models.config import Network
+
+Array = np.ndarray[Any, Any]
 
 
 def build_trunk(network: Network, columns: int, seed: int) -> keras.Model:
@@ -41,6 +44,8 @@ def _add_hidden(
         # Batch norm subtracts the mean, and with it any bias.
         use_bias=not network.batch_norm,
         kernel_initializer=initializer,
+        # Only here: what layers hand on, and caches keep, is float32 either way.
+        dtype="mixed_bfloat16" if network.mixed_precision else None,
         name=f"{name}_dense",
     )(inputs)
     if network.batch_norm:
@@ -60,20 +65,44 @@ def build_classifier(trunk: keras.Model, classes: int, seed: int) -> keras.Model
     return keras.Model(trunk.input, _softmax(classes, seed)(trunk.output), name="classifier")
 
 
-def build_head(columns: int, classes: int, seed: int) -> keras.Model:
+def build_head(
+    columns: int, classes: int, seed: int, l2: float = 0.0, dropout: float = 0.0
+) -> keras.Model:
     """Builds a softmax classifier: on activations a new head, on pixels the baseline to beat.
+
+    Args:
+        columns: Columns of the input, ``(rows, columns)``.
+        classes: Columns of the output.
+        seed: The same seed gives the same weights.
+        l2: Factor of the sum of the squared weights in the loss.
+        dropout: Share of the inputs set to 0 in training.
 
     Returns:
         A model from ``(rows, columns)`` to probabilities ``(rows, classes)``.
     """
     inputs = keras.Input((columns,), name="inputs")
-    return keras.Model(inputs, _softmax(classes, seed)(inputs), name="classifier")
+    kept = keras.layers.Dropout(dropout, seed=seed, name="dropout")(inputs) if dropout else inputs
+    return keras.Model(inputs, _softmax(classes, seed, l2)(kept), name="classifier")
 
 
-def _softmax(classes: int, seed: int) -> keras.layers.Layer:
+def draw_head_kernels(columns: int, classes: int, seeds: Sequence[int]) -> Array:
+    """Draws the first weights that ``build_head`` gives to each seed.
+
+    Returns:
+        Weights ``(seeds, columns, classes)``.
+    """
+    initializers = (keras.initializers.GlorotUniform(_layer_seed(seed, 0)) for seed in seeds)
+    return np.stack([initializer((columns, classes)).numpy() for initializer in initializers])
+
+
+def _softmax(classes: int, seed: int, l2: float = 0.0) -> keras.layers.Layer:
     initializer = keras.initializers.GlorotUniform(seed=_layer_seed(seed, 0))
     return keras.layers.Dense(
-        classes, activation="softmax", kernel_initializer=initializer, name="head"
+        classes,
+        activation="softmax",
+        kernel_initializer=initializer,
+        kernel_regularizer=keras.regularizers.L2(l2) if l2 else None,
+        name="head",
     )
 
 

@@ -21,8 +21,8 @@ def cache_activations(
     """Runs every target image through the frozen trunk, once for all layers, in blocks."""
     from models.checkpoints import load_keras
     from models.networks import cut_trunk
+    from models.programs import predict_blocks
     from models.runtime import use_threads
-    from models.training import predict_blocks
 
     use_threads(threads)
     trunk = cut_trunk(load_keras(work.content(checkpoint, "model.keras")), layers)

@@ -4,13 +4,17 @@ import csv
 import io
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from models.config import Training
+from artifacts.reference import Ref
+from models.config import Augmentation, Training
 from tasks.stage import Work
 
 if TYPE_CHECKING:
     import keras
+
+    from models.feeding import Change
 
 
 def fit_resumably(
@@ -22,6 +26,7 @@ def fit_resumably(
     settings: Training,
     seed: int,
     keep_every: float = 0.0,
+    **options: Any,
 ) -> dict[str, list[float]]:
     """Trains a model; killed and run again, goes on from the last epoch it kept.
 
@@ -35,6 +40,7 @@ def fit_resumably(
         seed: Of the order of the rows and of dropout.
         keep_every: Seconds that must have passed for another epoch to be kept; small networks
             take longer to save than to train.
+        options: Further arguments of ``models.training.fit``.
 
     Returns:
         The history: one value an epoch for loss, accuracy and their validation counterparts.
@@ -60,6 +66,7 @@ def fit_resumably(
         seed=seed,
         saved=State.from_arrays(arrays) if arrays else None,
         on_epoch=after_epoch,
+        **options,
     )
     return {key: [float(value) for value in values] for key, values in history.history.items()}
 
@@ -86,3 +93,13 @@ def best_epoch(history: dict[str, list[float]]) -> int:
     """Index of the epoch with the lowest validation loss."""
     losses = history["val_loss"]
     return losses.index(min(losses))
+
+
+def image_changer(dataset: Ref, augmentation: Augmentation, seed: int) -> "Change | None":
+    """What changes training images anew in every epoch; None for rows that are no images."""
+    from models.augmentation import augment
+
+    shape = tuple(dataset.metrics["image_shape"])
+    if len(shape) != 2:
+        return None
+    return partial(augment, settings=augmentation, shape=shape, seed=seed)

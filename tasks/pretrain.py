@@ -3,8 +3,8 @@
 from typing import Any
 
 from artifacts.reference import Ref
-from models.config import Network, Pretrain, Run
-from tasks.fitting import best_epoch, fit_resumably, save_history_table
+from models.config import Augmentation, Network, Pretrain, Run
+from tasks.fitting import best_epoch, fit_resumably, image_changer, save_history_table
 from tasks.rows import read_rows
 from tasks.stage import Work, stage
 from tasks.trained import save_model
@@ -15,7 +15,14 @@ from tasks.trained import save_model
     label="pretrain {network.hidden_layers}x{network.units} {network.activation}, seed {run.seed}",
 )
 def pretrain(
-    work: Work, *, dataset: Ref, split: Ref, network: Network, pretrain: Pretrain, run: Run
+    work: Work,
+    *,
+    dataset: Ref,
+    split: Ref,
+    network: Network,
+    pretrain: Pretrain,
+    augmentation: Augmentation | None,
+    run: Run,
 ) -> dict[str, Any]:
     """Trains the trunk on the source classes until the validation loss stops falling."""
     from models.networks import build_classifier, build_trunk
@@ -27,7 +34,10 @@ def pretrain(
     classes = split.metrics["classes"]
     trunk = build_trunk(network, columns=train[0].shape[1], seed=run.seed)
     model = build_classifier(trunk, len(classes), run.seed)
-    history = fit_resumably(work, "trunk", model, train, validation, pretrain, run.seed)
+    change = image_changer(dataset, augmentation, run.seed) if augmentation else None
+    history = fit_resumably(
+        work, "trunk", model, train, validation, pretrain, run.seed, change=change
+    )
     save_model(work, "classifier", model)
     work.save_json("history.json", history)
     save_history_table(work, {"trunk": history})

@@ -9,7 +9,6 @@ from artifacts.reference import Ref
 from artifacts.summary import results_markdown
 from tasks.stage import Work, stage
 
-IMAGES = "mistakes.npy"
 LOGS = "tensorboard"
 
 
@@ -19,7 +18,7 @@ def publish(
     *,
     pretrained: Ref,
     heads: Ref,
-    baselines: Ref,
+    trained: tuple[Ref, ...],
     evaluation: Ref,
     tensorboard: bool,
 ) -> dict[str, Any]:
@@ -27,22 +26,39 @@ def publish(
     measured = evaluation.metrics
     histories = {
         "pretraining": work.json(pretrained, "history.json"),
-        measured["chosen"]: work.json(heads, "history.json")[heads.metrics["best"]],
-        "from scratch": work.json(baselines, "history.json")["scratch"],
+        **_target_histories(work, heads, trained),
     }
-    images = work.array(evaluation, IMAGES) if IMAGES in evaluation.files else None
+    shown = ("pretraining", measured["chosen"], *measured["baselines"])
+    images = work.array(evaluation, "mistakes.npy")
     described = []
-    for picture in draw(measured, histories, images):
+    for picture in draw(measured, {name: histories[name] for name in shown}, images):
         for kind in ("png", "svg"):
             content = figures.render(picture.figure, kind)
             work.save_bytes(f"{picture.name}.{kind}", content)
         described.append({"name": picture.name, "title": picture.title, "alt": picture.alt})
     work.save_bytes("results.md", results_markdown(measured).encode())
-    digests = {ref.stage: ref.digest for ref in (pretrained, heads, baselines, evaluation)}
+    digests = {ref.stage: ref.digest for ref in (pretrained, heads, *trained, evaluation)}
     work.save_bytes("model-card.md", results_card(measured, digests).encode())
     if tensorboard:
         _save_events(work, histories)
     return {"figures": described}
+
+
+def _target_histories(work: Work, heads: Ref, trained: tuple[Ref, ...]) -> dict[str, Any]:
+    """A history for each result's name; of an ensemble the first network's, its phases joined."""
+    histories = {
+        f"head on {layer}": history for layer, history in work.json(heads, "history.json").items()
+    }
+    for ref in trained:
+        first = [
+            history
+            for name, history in work.json(ref, "history.json").items()
+            if name.startswith("network1-")
+        ]
+        histories[ref.metrics["title"]] = {
+            name: [value for phase in first for value in phase[name]] for name in first[0]
+        }
+    return histories
 
 
 def _save_events(work: Work, histories: dict[str, Any]) -> None:

@@ -12,7 +12,6 @@ from artifacts.runs import RunRecord, report_path
 from artifacts.store import Store
 from artifacts.summary import (
     class_rows,
-    gain_sentence,
     listed,
     mistakes_table,
     results_rows,
@@ -52,13 +51,13 @@ def post_artifacts(store: Store, refs: Refs, record: RunRecord) -> None:
 def _markdown(store: Store, refs: Refs, record: RunRecord) -> Iterator[tuple[str, str, str]]:
     """Key, title and text of each artifact that is a text."""
     published, evaluation = refs.get("publish"), refs.get("evaluate")
-    mistakes = mistakes_table(evaluation.metrics) if evaluation else ""
     for figure in published.metrics.get("figures", ()) if published else ():
         # The UI strips inline SVG and cannot reach local files, but shows data URIs.
         image = store.read_bytes(published, f"{figure['name']}.png")  # type: ignore[arg-type]
         text = f"![{figure['title']}](data:image/png;base64,{base64.b64encode(image).decode()})"
-        more = mistakes if figure["name"] == "mistakes" else figure["alt"]
-        yield figure["name"], figure["title"], f"{text}\n\n{more}\n"
+        yield figure["name"], figure["title"], f"{text}\n\n{figure['alt']}\n"
+    if evaluation and "mistakes" in evaluation.metrics:
+        yield "mistakes-table", "most confident mistakes", mistakes_table(evaluation.metrics)
     yield "lineage", "what was made from what", _lineage(store, refs)
     yield "files", "where the results lie", _files(store, refs, record)
     yield "run-summary", "stages and results", _summary(refs, record)
@@ -70,7 +69,7 @@ def _summary(refs: Refs, record: RunRecord) -> str:
     if evaluation and "chosen" in evaluation.metrics:
         measured = evaluation.metrics
         chosen = f"Test accuracy in %; `{measured['chosen']}` was chosen on validation images."
-        parts += [f"**{gain_sentence(measured)}**", chosen, results_table(measured)]
+        parts += [f"**{measured['gain']['sentence']}**", chosen, results_table(measured)]
     parts += ["What ran, and why:", stages_markdown(record.stages)]
     return "\n\n".join(parts)
 

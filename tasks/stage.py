@@ -10,11 +10,11 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -155,6 +155,10 @@ class Stage:
     label: str
     libraries: tuple[str, ...] = ()
 
+    def named(self, name: str) -> "Stage":
+        """The same stage as one of several: ``train.named("full")`` is ``train-full``."""
+        return replace(self, name=f"{self.name}-{name}")
+
     @property
     def summary(self) -> str:
         """The first line of the function's docstring."""
@@ -228,7 +232,7 @@ class Stage:
         self._refuse_changed_code(code)
         return store.commit(
             draft,
-            inputs={name: value for name, value in arguments.items() if isinstance(value, Ref)},
+            inputs=inputs_of(arguments),
             settings=settings_of(arguments),
             code=code,
             versions=self.versions(),
@@ -271,19 +275,43 @@ def stage(
     return declare
 
 
+def inputs_of(arguments: Arguments) -> dict[str, Ref]:
+    """The references among a stage's arguments; those of a list are ``name 1``, ``name 2``."""
+    found: dict[str, Ref] = {}
+    for name, value in arguments.items():
+        if isinstance(value, Ref):
+            found[name] = value
+        elif _is_inputs(value):
+            found.update({f"{name} {number}": ref for number, ref in enumerate(value, start=1)})
+    return found
+
+
+def _is_inputs(value: object) -> TypeGuard[tuple[Ref, ...]]:
+    return isinstance(value, tuple) and any(isinstance(part, Ref) for part in value)
+
+
 def settings_of(arguments: Arguments) -> dict[str, Any]:
     """The settings among a stage's arguments, flat: ``{"pretrain.patience": 20, ...}``."""
     flat: dict[str, Any] = {}
     for name, value in arguments.items():
-        if isinstance(value, Ref | Untracked):
+        if value is None or isinstance(value, Ref | Untracked) or _is_inputs(value):
             continue
         if isinstance(value, BaseModel):
-            fields = value.model_dump(mode="json")
-            flat.update({f"{name}.{field}": inner for field, inner in fields.items()})
+            flat.update(_flatten(name, value.model_dump(mode="json")))
         else:
             # As a manifest gives it back: JSON has lists, no tuples.
             flat[SETTING_OF.get(name, name)] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def _flatten(name: str, value: object) -> Iterator[tuple[str, Any]]:
+    """The fields of a section, and of sections inside it, by the names that users know."""
+    name = {"strategy.training": "transfer"}.get(name, name)
+    if isinstance(value, dict) and value and all(map(str.isidentifier, value)):
+        for field, inner in value.items():
+            yield from _flatten(f"{name}.{field}", inner)
+    else:
+        yield name, value
 
 
 def _identity(value: object) -> object:
@@ -291,6 +319,8 @@ def _identity(value: object) -> object:
     # later stages cached.
     if isinstance(value, Ref):
         return {"digest": value.digest}
+    if isinstance(value, tuple):
+        return [_identity(part) for part in value]
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     return value

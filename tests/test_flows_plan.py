@@ -18,7 +18,7 @@ from flows.selection import Rerun, read_graph, select
 from models.config import Config, ConfigError, load_config
 from models.datasets import Source, find_dataset
 from tasks.fingerprint import PACKAGES, ROOT, Project, library_versions
-from tasks.stage import Stage, settings_of
+from tasks.stage import Stage, inputs_of, settings_of
 
 CONFIG = Config()
 GRAPH = read_graph(CONFIG)
@@ -35,7 +35,7 @@ def fill(store: Store, config: Config = CONFIG, source: Source = SOURCE, **conte
             (draft.path / "result.json").write_text(json.dumps([stage.name, text]))
             return store.commit(
                 draft,
-                inputs={name: ref for name, ref in arguments.items() if isinstance(ref, Ref)},
+                inputs=inputs_of(arguments),
                 settings=settings_of(arguments),
                 code=stage.code(),
                 versions=stage.versions(),
@@ -115,10 +115,10 @@ def test_a_damaged_stage_runs_and_only_what_follows_depends_on_it(store, name):
 
 
 def test_a_changed_setting_is_told_with_both_values(store):
-    steps = plan(store, "pretrain.learning_rate=0.0005", "pretrain.schedule=cosine")
+    steps = plan(store, "pretrain.learning_rate=0.0005", "pretrain.schedule=constant")
     assert steps["pretrain"].reasons == (
-        "pretrain.learning_rate 0.001 -> 0.0005",
-        "pretrain.schedule constant -> cosine",
+        "pretrain.learning_rate 0.002 -> 0.0005",
+        "pretrain.schedule cosine -> constant",
     )
     assert states(steps)["run"] == {"pretrain"}
     assert states(steps)["open"] == after("pretrain")
@@ -151,7 +151,7 @@ def test_going_back_to_earlier_settings_finds_the_earlier_results(store):
 def test_another_dataset_is_told(store):
     other = Source(kind="made-up", files={"npz": "2"})
     steps = make_plan(CONFIG, other, store, select(Rerun(), GRAPH))
-    assert steps[0].reasons == ("source.files {'npz': '1'} -> {'npz': '2'}",)
+    assert steps[0].reasons == ("source.files.npz 1 -> 2",)
 
 
 def test_a_moved_dataset_runs_nothing(store):
@@ -212,8 +212,8 @@ def test_changed_code_is_named(store, edit):
     edit("models/networks.py", 'name="trunk"', 'name="stem"')
     steps = plan(store)
     reason = "models/networks.py: build_trunk changed"
-    assert steps["pretrain"].reasons == steps["train-baselines"].reasons == (reason,)
-    assert states(steps)["run"] == {"pretrain", "train-baselines"}
+    assert steps["pretrain"].reasons == steps["train-scratch"].reasons == (reason,)
+    assert states(steps)["run"] == {"pretrain", "train-pixels", "train-scratch"}
 
 
 def test_new_code_and_code_that_is_gone_are_named(store, edit):

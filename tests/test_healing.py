@@ -24,7 +24,7 @@ from flows.pipeline import pipeline
 from flows.selection import Rerun, read_graph
 from models.config import Config
 from models.datasets import Source, find_dataset
-from tasks.stage import Arguments, Stage, Work
+from tasks.stage import Arguments, Stage, Work, inputs_of
 
 GRAPH = read_graph(Config())
 NOISE = "noise/"
@@ -63,11 +63,10 @@ class Imitation:
 
 
 def _read(work: Work, arguments: Arguments) -> Iterator[str]:
-    for value in arguments.values():
-        if isinstance(value, Ref):
-            for name in value.files:
-                if not name.startswith(NOISE):
-                    yield files.sha256_bytes(work.content(value, name))
+    for ref in inputs_of(arguments).values():
+        for name in ref.files:
+            if not name.startswith(NOISE):
+                yield files.sha256_bytes(work.content(ref, name))
 
 
 @pytest.fixture(scope="module")

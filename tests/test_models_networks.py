@@ -123,3 +123,28 @@ def test_saved_model_loads_in_safe_mode(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded(rows).numpy(), model(rows).numpy())
     cuts = [cut_trunk(each, ["hidden1"])(rows)[0].numpy() for each in (loaded, model)]
     np.testing.assert_array_equal(*cuts)
+
+
+def test_mixed_precision_is_inside_the_hidden_layers_only() -> None:
+    network = Network(hidden_layers=2, units=8, mixed_precision=True)
+    model = build_classifier(build_trunk(network, 6, 1), 4, 1)
+    exact = build_classifier(build_trunk(SMALL.model_copy(update={"hidden_layers": 2}), 6, 1), 4, 1)
+    assert model.get_layer("hidden1_dense").compute_dtype == "bfloat16"
+    rows = draw_rows(5)
+    for mine, theirs in zip(
+        [*cut_trunk(model, ["hidden1", "hidden2"])(rows), model(rows)],
+        [*cut_trunk(exact, ["hidden1", "hidden2"])(rows), exact(rows)],
+        strict=True,
+    ):
+        assert mine.dtype == "float32"
+        assert not np.array_equal(mine, theirs)
+        np.testing.assert_allclose(mine, theirs, atol=0.1)
+
+
+def test_head_has_the_penalty_and_the_dropout_asked_for() -> None:
+    head = build_head(6, 4, 1, l2=0.5, dropout=0.3)
+    kernel = head.get_layer("head").kernel.numpy()
+    assert float(head.losses[0]) == pytest.approx(0.5 * np.sum(kernel**2), rel=1e-5)
+    assert head.get_layer("dropout").rate == 0.3
+    np.testing.assert_array_equal(kernel, build_head(6, 4, 1).get_layer("head").kernel.numpy())
+    assert [layer.name for layer in build_head(6, 4, 1).layers] == ["inputs", "head"]

@@ -12,19 +12,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import training
+from models import programs
 from models.config import Network, OptimizerName, Training
+from models.feeding import Array, draw_order
 from models.networks import build_classifier, build_head, build_trunk
-from models.training import (
-    Array,
-    State,
-    TrainingDiverged,
-    build_optimizer,
-    draw_order,
-    fit,
-    predict,
-    predict_blocks,
-)
+from models.optimizers import build_optimizer
+from models.programs import predict, predict_blocks
+from models.training import ACCURACY, State, TrainingDiverged, fit
 
 COLUMNS, CLASSES = 6, 3
 # Of the 50 rows below three batches of 16 and one of 2.
@@ -106,7 +100,12 @@ def test_fit_agrees_with_keras_on_the_same_batches(case: str) -> None:
         ours, *TRAIN, settings=SETTINGS, optimizer=build_update(), on_epoch=states.append
     ).history
 
-    theirs.compile(build_update(), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    theirs.compile(
+        build_update(),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+        run_eagerly=True,  # The same numbers, and nothing to compile.
+    )
     for epoch in range(SETTINGS.max_epochs):
         order = draw_order(len(TRAIN[0]), 7, epoch)
         logs = theirs.fit(
@@ -186,7 +185,7 @@ def test_fewer_rows_than_a_batch_are_one_batch() -> None:
 
 def test_validation_rows_beyond_a_block_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train(build(), *TRAIN, settings=SETTINGS).history
-    monkeypatch.setattr(training, "_VALIDATION_ROWS", 7)
+    monkeypatch.setattr(programs, "_VALIDATION_ROWS", 7)
     blocks = train(build(), *TRAIN, settings=SETTINGS, optimizer=build_optimizer(SETTINGS)).history
     assert blocks["val_accuracy"] == whole["val_accuracy"]
     np.testing.assert_allclose(blocks["val_loss"], whole["val_loss"], rtol=1e-6)
@@ -340,13 +339,13 @@ def test_order_is_a_permutation_drawn_from_seed_and_epoch() -> None:
 
 def test_equal_models_are_compiled_once_and_trained_apart() -> None:
     settings = SETTINGS.model_copy(update={"learning_rate": 0.02})
-    before = training._build_twin_program.cache_info().misses
+    before = programs._build_twin_program.cache_info().misses
     for seed in (1, 2):
         shared, alone = build_head(COLUMNS, CLASSES, seed), build_head(COLUMNS, CLASSES, seed)
         train(shared, *TRAIN, settings=settings)
         train(alone, *TRAIN, settings=settings, optimizer=build_optimizer(settings))
         assert_same(shared, alone)
-    assert training._build_twin_program.cache_info().misses == before + 1
+    assert programs._build_twin_program.cache_info().misses == before + 1
 
 
 def test_threads_that_share_a_program_do_not_disturb_each_other() -> None:
@@ -388,7 +387,7 @@ def build_other(kind: str) -> Any:
     + [(kind, False) for kind in ("activation", "operation", "subclass", "variable")],
 )
 def test_models_that_only_look_alike_share_no_program(kind: str, shares: bool) -> None:
-    program = training._shared_program(build_other(kind), SETTINGS, "mse", training.ACCURACY)
+    program = programs.find_shared_program(build_other(kind), SETTINGS, "mse", ACCURACY, {})
     assert (program is not None) is shares
 
 
@@ -521,3 +520,20 @@ def test_blocks_hold_every_output_of_their_rows() -> None:
     assert [[len(output) for output in block] for block in blocks] == [[20, 20], [20, 20], [10, 10]]
     np.testing.assert_array_equal(np.concatenate([b[0] for b in blocks]), TRAIN[0] * 2)
     np.testing.assert_array_equal(np.concatenate([b[1] for b in blocks]), TRAIN[0][:, :1])
+
+
+# --- Mixed precision ---
+
+
+def test_mixed_precision_trains_to_about_the_same_accuracy() -> None:
+    rows, validation = draw_rows(500), draw_rows(500, seed=1)
+    accuracies = []
+    for mixed in (False, True):
+        network = Network(hidden_layers=2, units=16, mixed_precision=mixed)
+        model = build_classifier(build_trunk(network, COLUMNS, 1), CLASSES, 1)
+        settings = SETTINGS.model_copy(update={"max_epochs": 8})
+        history = fit(model, *rows, settings=settings, validation=validation, seed=7).history
+        accuracies.append(max(history["val_accuracy"]))
+        assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+    assert accuracies[0] > 0.8
+    assert accuracies[1] == pytest.approx(accuracies[0], abs=0.03)

@@ -201,6 +201,9 @@ def stages_hit(*settings: str) -> set[str]:
     return {name for name in before if after[name] != before[name]}
 
 
+NETWORKS = {"train-full", "train-probe-then-tune", "train-pixels", "train-scratch"}
+
+
 @pytest.mark.parametrize(
     ("setting", "stages"),
     [
@@ -209,26 +212,34 @@ def stages_hit(*settings: str) -> set[str]:
         ("data.source_classes=0,1,2", {"split-source"}),
         ("data.few_shot=7", {"split-target"}),
         ("pretrain.learning_rate=0.0005", {"pretrain"}),
-        ("network.dropout=0.1", {"pretrain", "train-baselines"}),
+        ("network.dropout=0.1", {"pretrain"}),
+        ("network.units=30", {"pretrain", *NETWORKS} - {"train-pixels"}),
         ("activations.layers=hidden1", {"cache-activations"}),
         ("fine_tune.patience=3", {"fine-tune"}),
-        ("baselines.patience=3", {"train-baselines"}),
+        ("transfer.patience=3", NETWORKS),
+        ("transfer.cut=hidden3", NETWORKS - {"train-pixels"}),
+        ("transfer.top=3", set()),
+        ("transfer.anchor=1", set()),
+        ("augmentation.shift=3", {"pretrain", *NETWORKS}),
         ("evaluate.confidence=0.9", {"evaluate"}),
-        ("run.seed=3", {"pretrain", "fine-tune", "train-baselines"}),
+        ("run.seed=3", {"pretrain", "fine-tune", *NETWORKS}),
     ],
 )
 def test_a_setting_is_in_the_keys_of_the_stages_that_use_it(setting, stages):
     assert stages_hit(setting) == stages
 
 
-@pytest.mark.parametrize("section", ["pretrain", "fine_tune", "baselines", "evaluate"])
+@pytest.mark.parametrize("section", ["pretrain", "fine_tune", "evaluate"])
 def test_every_field_of_a_stages_own_section_is_in_its_key_alone(section):
-    own = {"baselines": "train-baselines"}.get(section, section.replace("_", "-"))
+    own = section.replace("_", "-")
     config = Config()
     before = keys_of(config)
     for field in type(getattr(config, section)).model_fields:
         value = getattr(getattr(config, section), field)
-        other = "another" if isinstance(value, str) else value + 1
+        if isinstance(value, bool):
+            other: Any = not value
+        else:
+            other = "another" if isinstance(value, str) else value + 1
         changed = getattr(config, section).model_copy(update={field: other})
         after = keys_of(config.model_copy(update={section: changed}))
         assert {name for name in before if after[name] != before[name]} == {own}, field

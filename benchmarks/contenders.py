@@ -1,0 +1,189 @@
+"""The same training, 5 x 100 ELU with Adam, by each library: a function that runs some epochs.
+
+Each trains and then validates. What is not installed says so by an ImportError.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Any
+
+import keras
+import numpy as np
+
+from models.config import Network, Pretrain, Run
+from models.feeding import Array
+from models.networks import build_classifier, build_trunk
+from models.optimizers import build_optimizer
+from models.training import fit
+
+ROWS, VALIDATION_ROWS, COLUMNS, CLASSES = 28_038, 2_558, 784, 5
+EPOCHS = 2
+WIDTHS = [COLUMNS, *[Network().units] * Network().hidden_layers, CLASSES]
+RATE = Pretrain().learning_rate
+
+Rows = tuple[Array, Array]
+Contender = Callable[[Rows, Rows, int], Callable[[], object]]
+
+
+def draw_rows(rows: int, columns: int = COLUMNS) -> Rows:
+    """Random rows and labels; time does not depend on their values."""
+    random = np.random.default_rng(rows)
+    x = random.random((rows, columns), dtype=np.float32)
+    return x, random.integers(0, CLASSES, rows).astype(np.int32)
+
+
+def build_model() -> keras.Model:
+    """The classifier that all contenders train."""
+    return build_classifier(build_trunk(Network(), COLUMNS, seed=1), CLASSES, seed=1)
+
+
+def train_headstart(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
+    """This project's engine."""
+    model, settings = build_model(), Pretrain(max_epochs=EPOCHS, batch_size=batch)
+    return lambda: fit(model, *rows, settings=settings, validation=validation, seed=1)
+
+
+def train_keras(
+    rows: Rows, validation: Rows, batch: int, **options: object
+) -> Callable[[], object]:
+    """``keras.Model.fit``."""
+    model = build_model()
+    loss = "sparse_categorical_crossentropy"
+    model.compile(build_optimizer(Pretrain()), loss, metrics=["accuracy"], **options)
+    return lambda: model.fit(
+        *rows, batch_size=batch, epochs=EPOCHS, validation_data=validation, verbose=0
+    )
+
+
+def train_keras_jitted(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
+    """``keras.Model.fit`` with up to 100 steps a call, compiled by XLA."""
+    steps = min(100, ROWS // batch)
+    return train_keras(rows, validation, batch, steps_per_execution=steps, jit_compile=True)
+
+
+def train_torch(
+    rows: Rows, validation: Rows, batch: int, compiled: bool = False
+) -> Callable[[], object]:
+    """A plain PyTorch loop."""
+    import torch
+    from torch import nn
+
+    # Products of so few rows are quicker on one thread.
+    torch.set_num_threads(Run().threads if batch >= 1000 else 1)
+    hidden = [[nn.Linear(i, o), nn.ELU()] for i, o in pairwise(WIDTHS[:-1])]
+    model: Any = nn.Sequential(*sum(hidden, []), nn.Linear(*WIDTHS[-2:]))
+    optimizer = torch.optim.Adam(model.parameters(), RATE)
+    x, y, x_val, y_val = (torch.from_numpy(part) for part in (*rows, *validation))
+    y, y_val = y.long(), y_val.long()
+    forward = torch.compile(model) if compiled else model
+
+    def run() -> None:
+        for _ in range(EPOCHS):
+            for chosen in torch.randperm(ROWS).split(batch):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(forward(x[chosen]), y[chosen]).backward()
+                optimizer.step()
+            with torch.no_grad():
+                (model(x_val).argmax(dim=1) == y_val).float().mean().item()
+
+    return run
+
+
+def train_torch_compiled(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
+    """The same loop with ``torch.compile`` on the model."""
+    return train_torch(rows, validation, batch, compiled=True)
+
+
+def train_jax(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
+    """One ``jax.lax.scan`` an epoch, Adam written out; leaves out the last partial batch."""
+    import jax
+    from jax import numpy as jnp
+
+    random = np.random.default_rng(0)
+    kernels = [random.normal(0, (2 / i) ** 0.5, (i, o)) for i, o in pairwise(WIDTHS)]
+    weights = [(jnp.asarray(k, jnp.float32), jnp.zeros(k.shape[1])) for k in kernels]
+    zeros = jax.tree.map(jnp.zeros_like, weights)
+    state = [weights, zeros, zeros, jnp.zeros(())]
+    x, y, x_val, y_val = map(jnp.asarray, (*rows, *validation))
+
+    def predict(weights: Any, inputs: Any) -> Any:
+        for kernel, bias in weights[:-1]:
+            inputs = jax.nn.elu(inputs @ kernel + bias)
+        return inputs @ weights[-1][0] + weights[-1][1]
+
+    def measure_loss(weights: Any, inputs: Any, labels: Any) -> Any:
+        likely = jax.nn.log_softmax(predict(weights, inputs))
+        return -jnp.take_along_axis(likely, labels[:, None], axis=1).mean()
+
+    def step(state: Any, chosen: Any) -> Any:
+        weights, mean, square, steps = state
+        gradient = jax.grad(measure_loss)(weights, x[chosen], y[chosen])
+        mean = jax.tree.map(lambda m, g: m + 0.1 * (g - m), mean, gradient)
+        square = jax.tree.map(lambda v, g: v + 0.001 * (g * g - v), square, gradient)
+        rate = RATE * jnp.sqrt(1 - 0.999 ** (steps + 1)) / (1 - 0.9 ** (steps + 1))
+        weights = jax.tree.map(
+            lambda w, m, v: w - rate * m / (jnp.sqrt(v) + 1e-7), weights, mean, square
+        )
+        return [weights, mean, square, steps + 1], None
+
+    @jax.jit
+    def run_epoch(state: Any, order: Any) -> Any:
+        state, _ = jax.lax.scan(step, state, order)
+        return state, (predict(state[0], x_val).argmax(axis=1) == y_val).mean()
+
+    def run() -> None:
+        nonlocal state
+        for _ in range(EPOCHS):
+            order = random.permutation(ROWS)[: ROWS // batch * batch].reshape(-1, batch)
+            state, accuracy = run_epoch(state, order)
+            float(accuracy)
+
+    return run
+
+
+def train_sklearn(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
+    """scikit-learn's ``MLPClassifier``; it has no ELU, so ReLU."""
+    from sklearn.neural_network import MLPClassifier
+
+    def run() -> None:
+        model = MLPClassifier(
+            WIDTHS[1:-1], batch_size=batch, max_iter=EPOCHS, learning_rate_init=RATE
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # So few epochs do not converge.
+            model.fit(*rows)
+        model.score(*validation)
+
+    return run
+
+
+def multiply(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
+    """The products of forward and backward pass alone: no epoch can be quicker."""
+    random = np.random.default_rng(0)
+    layers = [
+        (random.random((batch, i), np.float32), random.random((i, o), np.float32))
+        for i, o in pairwise(WIDTHS)
+    ]
+
+    def run() -> None:
+        for _ in range(EPOCHS * ROWS // batch):
+            for level, (inputs, kernel) in enumerate(layers):
+                outputs = inputs @ kernel
+                inputs.T @ outputs
+                if level:  # The pixels need no gradient.
+                    outputs @ kernel.T
+
+    return run
+
+
+CONTENDERS: Mapping[str, Contender] = {
+    "headstart": train_headstart,
+    "keras.fit": train_keras,
+    "keras.fit, 100 steps a call, jit_compile": train_keras_jitted,
+    "PyTorch": train_torch,
+    "PyTorch, torch.compile": train_torch_compiled,
+    "JAX, lax.scan": train_jax,
+    "scikit-learn": train_sklearn,
+    "matrix products alone (sgemm on one core)": multiply,
+}

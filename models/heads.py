@@ -1,0 +1,496 @@
+"""Many softmax heads on one cache of activations, trained together by one XLA program.
+
+Each head has its own seed, learning rate, L2, dropout, rows and early stopping, and ends where
+``training.fit`` would have led it alone, to rounding.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any, Self
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models.config import Training
+from models.feeding import Array, draw_order
+from models.networks import build_head, draw_head_kernels
+from models.optimizers import choose_rate, start_slots, update
+from models.programs import Compiled
+
+# As many heads as one core's cache holds with their moments and batches, at 100 units.
+TILE = 64
+_VALIDATION_ROWS = 1000
+_LOGS = ("loss", "accuracy", "val_loss", "val_accuracy")
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """How one of many heads is trained.
+
+    Attributes:
+        seed: Of its first weights, the order of its rows and its dropout.
+        learning_rate: Learning rate (at step 0).
+        l2: Factor of the sum of its squared weights in the loss; the biases are free.
+        dropout: Share of its inputs set to 0 in training.
+        rows: Numbers of the rows it trains on; None is all of them.
+        validation_rows: Numbers of the validation rows that count for it; None is all of them.
+    """
+
+    seed: int
+    learning_rate: float = 0.01
+    l2: float = 0.0
+    dropout: float = 0.0
+    rows: Array | None = None
+    validation_rows: Array | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class HeadsState:
+    """All that training needs to go on after an epoch as if it had never stopped.
+
+    Attributes:
+        epoch: Epochs done by the heads that have not stopped.
+        weights: ``(heads, classes, units + 1)``; the last column is the bias.
+        slots: The update rule's moments, ``(heads, slots, classes, units + 1)``.
+        steps: Updates done, ``(heads,)``.
+        best_epoch: The epoch of the lowest validation loss, ``(heads,)``; 0 before the first.
+        best: The weights after that epoch, as ``weights``.
+        diverged: Whether a loss was not finite, ``(heads,)``; such a head has stopped.
+        history: loss, accuracy, val_loss and val_accuracy, ``(epochs, heads)`` each; NaN after
+            a head has stopped.
+    """
+
+    epoch: int
+    weights: Array
+    slots: Array
+    steps: Array
+    best_epoch: Array
+    best: Array
+    diverged: Array
+    history: Mapping[str, Array]
+
+    @property
+    def kernels(self) -> Array:
+        """The best weights of every head, ``(heads, units, classes)``."""
+        return self.best[..., :-1].transpose(0, 2, 1)
+
+    @property
+    def biases(self) -> Array:
+        """The best biases of every head, ``(heads, classes)``."""
+        return self.best[..., -1]
+
+    @property
+    def best_loss(self) -> Array:
+        """The lowest validation losses so far, ``(heads,)``; infinite before the first epoch."""
+        none = np.full((1, len(self.steps)), np.inf)
+        losses = np.concatenate([none, self.history["val_loss"]])
+        return losses[self.best_epoch, np.arange(len(self.steps))]
+
+    def is_training(self, settings: Training) -> Array:
+        """Tells which heads have not stopped, ``(heads,)``."""
+        waited = self.epoch - self.best_epoch
+        going = (waited <= settings.patience) & ~self.diverged
+        return going & (self.epoch < settings.max_epochs)
+
+    def to_arrays(self) -> dict[str, Array]:
+        """Flattens the state to named arrays, as ``numpy.savez`` takes them."""
+        arrays = {name: np.asarray(getattr(self, name)) for name in _ARRAYS}
+        return arrays | {f"history/{name}": values for name, values in self.history.items()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Array]) -> Self:
+        """Rebuilds a state from what ``to_arrays`` gave.
+
+        Raises:
+            ValueError: If arrays are missing.
+        """
+        missing = [name for name in _ARRAYS if name not in arrays]
+        if missing:
+            msg = f"Not a state of heads: no {' and no '.join(missing)} among its arrays."
+            raise ValueError(msg)
+        history = {name: arrays[f"history/{name}"] for name in _LOGS}
+        fields = {name: arrays[name] for name in _ARRAYS if name != "epoch"}
+        return cls(epoch=int(arrays["epoch"]), history=history, **fields)
+
+
+_ARRAYS = ("epoch", "weights", "slots", "steps", "best_epoch", "best", "diverged")
+
+
+def fit_heads(
+    heads: Sequence[Head],
+    x: Array,
+    y: Array,
+    *,
+    classes: int,
+    settings: Training,
+    validation: tuple[Array, Array],
+    saved: HeadsState | None = None,
+    on_epoch: Callable[[HeadsState], None] | None = None,
+) -> HeadsState:
+    """Trains many heads on the same activations, each as if it were alone.
+
+    A head stops by the rule of ``training.fit`` and does not change after. One that diverges
+    stops too, and disturbs no other.
+
+    The heads still training are packed into tiles of equal size, so that one compiled program
+    serves them all, heads that have stopped cost nothing, and a tile fits a core's cache. The
+    tiles of an epoch run in parallel; none depends on another.
+
+    Args:
+        heads: What each head differs in; its learning rate is used, not the one in settings.
+        x: Activations, ``(rows, units)``.
+        y: Labels from 0, ``(rows,)``.
+        classes: Outputs of a head.
+        settings: What the heads share: update rule, schedule, batch size, epochs and patience.
+        validation: Rows and labels that decide which epoch is a head's best. For folds give
+            x and y again, and the rows of each part to each head.
+        saved: The state to go on from.
+        on_epoch: Called with the state after each epoch, to save it.
+
+    Returns:
+        The state after the last epoch; ``build_best_head`` makes a model of one of its heads.
+
+    Raises:
+        ValueError: If rows, labels or settings make no sense, or ``saved`` is of other heads.
+    """
+    _check(heads, x, y, classes, validation)
+    settings = settings.over(max(len(x if head.rows is None else head.rows) for head in heads))
+    trainer = _Trainer(heads, x, y, classes, settings, validation)
+    state = saved or trainer.begin()
+    if state.weights.shape != trainer.shape:
+        msg = f"The saved state is of other heads: {state.weights.shape}, not {trainer.shape}."
+        raise ValueError(msg)
+    with ThreadPoolExecutor(2) as pool:
+        while (active := np.flatnonzero(state.is_training(settings))).size:
+            tiles = [active[i : i + trainer.tile] for i in range(0, len(active), trainer.tile)]
+            results = zip(*pool.map(partial(trainer.run, state), tiles), strict=True)
+            state = _advance(state, active, [np.concatenate(parts) for parts in results])
+            if on_epoch:
+                on_epoch(state)
+    return state
+
+
+def build_best_head(state: HeadsState, heads: Sequence[Head], index: int) -> keras.Model:
+    """Builds a model with one head's best weights, as ``networks.build_head`` does."""
+    head = heads[index]
+    classes, columns = state.best.shape[1:]
+    model = build_head(columns - 1, classes, head.seed, l2=head.l2, dropout=head.dropout)
+    model.get_layer("head").set_weights([state.kernels[index], state.biases[index]])
+    return model
+
+
+class _Trainer:
+    """What stays the same from epoch to epoch: rows, settings, and the program."""
+
+    def __init__(
+        self,
+        heads: Sequence[Head],
+        x: Array,
+        y: Array,
+        classes: int,
+        settings: Training,
+        validation: tuple[Array, Array],
+    ) -> None:
+        self.heads = heads
+        self.settings = settings
+        self.shape = (len(heads), classes, x.shape[1] + 1)
+        self.tile = math.ceil(len(heads) / math.ceil(len(heads) / TILE))
+        self.rows = [_all_or(head.rows, len(x)) for head in heads]
+        longest = max(map(len, self.rows))
+        self.batch = min(settings.batch_size, longest)
+        self.batches = math.ceil(longest / self.batch)
+        self.data = [*map(tf.constant, (_with_ones(x), y.astype(np.int32)))]
+        self.validation, self.counts = _block_up(*validation)
+        self.own = _settings_of(heads)
+        self.program = _compile_epoch(settings, any(head.dropout for head in heads))
+
+    def begin(self) -> HeadsState:
+        """The state before the first epoch."""
+        count, classes, columns = self.shape
+        kernels = draw_head_kernels(columns - 1, classes, [head.seed for head in self.heads])
+        weights = np.zeros(self.shape, np.float32)
+        weights[..., :-1] = kernels.transpose(0, 2, 1)
+        return HeadsState(
+            epoch=0,
+            weights=weights,
+            slots=start_slots(self.settings, self.shape),
+            steps=np.zeros(count, np.int32),
+            best_epoch=np.zeros(count, np.int32),
+            best=weights,
+            diverged=np.zeros(count, bool),
+            history={name: np.empty((0, count)) for name in _LOGS},
+        )
+
+    def run(self, state: HeadsState, tile: Array) -> list[Array]:
+        """Trains the heads of a tile for an epoch and validates them.
+
+        Returns:
+            Their weights, slots and steps as in the state, and logs ``(heads, 4)``.
+        """
+        # Padding repeats a head, with no rows to train on.
+        padded = np.pad(tile, (0, self.tile - len(tile)), mode="edge")
+        order, counts = self._draw_batches(padded, len(tile), state.epoch)
+        shares = self._validation_shares(padded)
+        results = self.program(
+            *self.data,
+            *self.validation,
+            *map(tf.constant, (order, counts, shares)),
+            *(tf.constant(values[padded]) for values in self.own),
+            *(tf.constant(part[padded]) for part in (state.weights, state.slots, state.steps)),
+        )
+        *after, trained, validated = (part.numpy()[: len(tile)] for part in results)
+        rows = np.array([len(self.rows[head]) for head in tile])[:, None]
+        return [*after, np.hstack([trained / rows, validated])]
+
+    def _draw_batches(self, tile: Array, real: int, epoch: int) -> tuple[Array, Array]:
+        """Row numbers ``(batches, heads, batch)`` and how many of a batch are rows."""
+        order = np.zeros((len(tile), self.batches * self.batch), np.int32)
+        lengths = np.zeros(len(tile), np.int32)
+        drawn: dict[tuple[int, int], Array] = {}
+        for place, head in enumerate(tile[:real]):
+            rows, seed = self.rows[head], self.heads[head].seed
+            key = len(rows), seed
+            if key not in drawn:
+                drawn[key] = draw_order(len(rows), seed, epoch)
+            order[place, : len(rows)] = rows[drawn[key]]
+            lengths[place] = len(rows)
+        starts = self.batch * np.arange(self.batches, dtype=np.int32)[:, None]
+        counts = np.clip(lengths - starts, 0, self.batch)
+        return order.reshape(len(tile), self.batches, self.batch).swapaxes(0, 1), counts
+
+    def _validation_shares(self, tile: Array) -> Array:
+        """What each validation row counts in the mean of each head, ``(blocks, heads, rows)``."""
+        blocks, size = self.validation[1].shape
+        shares = np.zeros((len(tile), blocks * size), np.float32)
+        for place, head in enumerate(tile):
+            rows = _all_or(self.heads[head].validation_rows, self.counts)
+            shares[place, rows] = 1 / len(rows)
+        return shares.reshape(len(tile), blocks, size).swapaxes(0, 1)
+
+
+def _advance(state: HeadsState, active: Array, results: list[Array]) -> HeadsState:
+    """The state after an epoch of the active heads; the others stay as they are."""
+    weights, slots, steps, logs = results
+    finite = np.isfinite(logs[:, [0, 2]]).all(axis=1)
+    better = active[finite & (logs[:, 2] < state.best_loss[active])]
+    after = replace(
+        state,
+        epoch=state.epoch + 1,
+        weights=_put(state.weights, active, weights),
+        slots=_put(state.slots, active, slots),
+        steps=_put(state.steps, active, steps),
+        best_epoch=_put(state.best_epoch, better, state.epoch + 1),
+        diverged=_put(state.diverged, active, ~finite),
+        history={
+            name: np.vstack([state.history[name], _put(np.full(len(state.steps), np.nan), *pair)])
+            for name, pair in zip(_LOGS, ((active, log) for log in logs.T), strict=True)
+        },
+    )
+    return replace(after, best=_put(state.best, better, after.weights[better]))
+
+
+def _put(array: Array, where: Array, values: Any) -> Array:
+    changed = array.copy()
+    changed[where] = values
+    return changed
+
+
+def _settings_of(heads: Sequence[Head]) -> list[Array]:
+    """Learning rates, L2, dropout rates and seeds of dropout, ``(heads,)`` each."""
+    numbers = [[head.learning_rate, head.l2, head.dropout] for head in heads]
+    # The seed that `fit` gives to the one layer that draws.
+    seeds = [np.random.SeedSequence(head.seed).generate_state(1)[0] >> 1 for head in heads]
+    return [*np.array(numbers, np.float32).T, np.array(seeds, np.int32)]
+
+
+def _all_or(rows: Array | None, count: int) -> Array:
+    return np.arange(count) if rows is None else rows
+
+
+def _with_ones(x: Array) -> Array:
+    """Rows with a column of ones, so that the bias is one more weight."""
+    return np.hstack([x, np.ones((len(x), 1), x.dtype)]).astype(np.float32)
+
+
+def _block_up(x: Array, y: Array) -> tuple[list[Any], int]:
+    """Rows and labels in equal blocks, the last padded, and how many rows there are."""
+    size = min(_VALIDATION_ROWS, len(x))
+    blocks = math.ceil(len(x) / size)
+    padding = blocks * size - len(x)
+    rows = np.pad(_with_ones(x), [(0, padding), (0, 0)]).reshape(blocks, size, -1)
+    labels = np.pad(y, (0, padding)).reshape(blocks, size)
+    return [tf.constant(rows), tf.constant(labels.astype(np.int32))], len(x)
+
+
+# --- The program ---
+
+
+@lru_cache(maxsize=8)
+def _compile_epoch(settings: Training, dropout: bool) -> Compiled:
+    def train_and_validate(*arguments: Any) -> Any:
+        return _train_and_validate(settings, dropout, *arguments)
+
+    return Compiled(train_and_validate)
+
+
+def _train_and_validate(
+    settings: Training,
+    dropout: bool,
+    x: Any,
+    y: Any,
+    x_val: Any,
+    y_val: Any,
+    order: Any,
+    counts: Any,
+    shares: Any,
+    rates: Any,
+    l2: Any,
+    dropouts: Any,
+    seeds: Any,
+    weights: Any,
+    slots: Any,
+    steps: Any,
+) -> Any:
+    """One epoch of a tile of heads; see ``_Trainer.run`` for what it is given."""
+    sums = tf.zeros((weights.shape[0], 2))
+    moments = tuple(tf.unstack(slots, axis=1)) if slots.shape[1] else ()
+    for batch in tf.range(order.shape[0]):
+        inputs, labels = tf.gather(x, order[batch]), tf.gather(y, order[batch])
+        if dropout:
+            inputs *= _draw_kept(inputs.shape, dropouts, seeds, steps)
+        count = counts[batch]
+        gradient, losses, right = _differentiate(weights, inputs, labels, count, l2)
+        new, new_moments = update(
+            settings,
+            weights,
+            moments,
+            gradient,
+            choose_rate(settings, rates, steps)[:, None, None],
+            steps[:, None, None],
+        )
+        # A head whose rows are used up waits for the others.
+        has = (count > 0)[:, None, None]
+        weights = tf.where(has, new, weights)
+        moments = tuple(tf.where(has, a, b) for a, b in zip(new_moments, moments, strict=True))
+        steps += tf.cast(count > 0, steps.dtype)
+        sums += tf.stack([losses, right], axis=1)
+    slots = tf.stack(moments, axis=1) if moments else slots
+    return weights, slots, steps, sums, _validate(weights, x_val, y_val, shares, l2)
+
+
+def _differentiate(weights: Any, inputs: Any, labels: Any, count: Any, l2: Any) -> Any:
+    """The gradient of the mean loss of each head's batch, and the sums over its rows.
+
+    Args:
+        weights: ``(heads, classes, units + 1)``.
+        inputs: ``(heads, batch, units + 1)``.
+        labels: ``(heads, batch)``.
+        count: How many rows of the batch are real, ``(heads,)``.
+        l2: ``(heads,)``.
+
+    Returns:
+        Gradient as ``weights``, losses with penalty and right answers, ``(heads,)`` each.
+    """
+    real = tf.sequence_mask(count, labels.shape[1], tf.float32)
+    rows = tf.cast(count, tf.float32)
+    logits = tf.matmul(weights, inputs, transpose_b=True)
+    losses, right, likely = _judge(logits, labels)
+    targets = tf.one_hot(labels, weights.shape[1], axis=1)
+    each = (likely - targets) * (real / tf.maximum(rows, 1)[:, None])[:, None]
+    kernels = _without_bias(weights)
+    gradient = tf.matmul(each, inputs) + 2 * l2[:, None, None] * kernels
+    penalties = l2 * tf.reduce_sum(kernels**2, axis=(1, 2))
+    return (
+        gradient,
+        tf.reduce_sum(losses * real, axis=1) + penalties * rows,
+        tf.reduce_sum(right * real, axis=1),
+    )
+
+
+def _validate(weights: Any, x: Any, y: Any, shares: Any, l2: Any) -> Any:
+    """Mean loss with penalty and accuracy of each head, ``(heads, 2)``."""
+    heads, classes, columns = weights.shape
+    losses, right = tf.zeros(heads), tf.zeros(heads)
+    for block in tf.range(x.shape[0]):
+        logits = tf.matmul(tf.reshape(weights, (-1, columns)), x[block], transpose_b=True)
+        labels = tf.broadcast_to(y[block], (heads, x.shape[1]))
+        judged = _judge(tf.reshape(logits, (heads, classes, -1)), labels)
+        losses += tf.reduce_sum(judged[0] * shares[block], axis=1)
+        right += tf.reduce_sum(judged[1] * shares[block], axis=1)
+    penalties = l2 * tf.reduce_sum(_without_bias(weights) ** 2, axis=(1, 2))
+    return tf.stack([losses + penalties, right], axis=1)
+
+
+def _judge(logits: Any, labels: Any) -> tuple[Any, Any, Any]:
+    """Loss of each row, 1 where the likeliest class is right, and the softmax.
+
+    Args:
+        logits: ``(heads, classes, rows)``; with the rows last all of it runs along them.
+        labels: ``(heads, rows)``.
+    """
+    classes = tf.range(logits.shape[1])[:, None]
+    highest = tf.reduce_max(logits, axis=1, keepdims=True)
+    powers = tf.exp(logits - highest)
+    total = tf.reduce_sum(powers, axis=1, keepdims=True)
+    is_label = labels[:, None] == classes
+    own = tf.reduce_sum(tf.where(is_label, logits - highest, 0.0), axis=1)
+    # The first of equals, as argmax has it.
+    likeliest = tf.reduce_min(tf.where(logits == highest, classes, logits.shape[1]), axis=1)
+    right = tf.cast(likeliest == labels, tf.float32)
+    return tf.math.log(total[:, 0]) - own, right, powers / total
+
+
+def _without_bias(weights: Any) -> Any:
+    units = weights.shape[-1] - 1
+    return weights * tf.one_hot(units, units + 1, on_value=0.0, off_value=1.0)
+
+
+def _draw_kept(shape: Any, dropouts: Any, seeds: Any, steps: Any) -> Any:
+    """Factors of the inputs, 0 where dropped, drawn as ``keras.layers.Dropout`` draws them."""
+    heads, batch, columns = shape
+    drawn = tf.map_fn(
+        lambda seed: tf.random.stateless_uniform((batch, columns - 1), seed),
+        tf.stack([seeds, steps], axis=1),
+        fn_output_signature=tf.float32,
+    )
+    dropouts = dropouts[:, None, None]
+    kept = tf.where(drawn >= dropouts, 1 / (1 - dropouts), 0.0)
+    return tf.concat([kept, tf.ones((heads, batch, 1))], axis=-1)
+
+
+# --- Wrong arguments ---
+
+
+def _check(
+    heads: Sequence[Head], x: Array, y: Array, classes: int, validation: tuple[Array, Array]
+) -> None:
+    """Raises ValueError with everything that is wrong."""
+    problems = [] if heads else ["There must be a head."]
+    for name, rows, labels in (("Training", x, y), ("Validation", *validation)):
+        if len(rows) != len(labels) or not len(rows):
+            problems.append(f"{name}: {len(rows)} rows and {len(labels)} labels.")
+        elif labels.min() < 0 or labels.max() >= classes:
+            problems.append(f"{name}: labels from {labels.min()} to {labels.max()}.")
+    for number, head in enumerate(heads):
+        problems += [f"Head {number}: {text}" for text in _complain(head, x, validation[0])]
+    if problems:
+        msg = f"Heads of {classes} classes cannot be trained. {' '.join(problems)}"
+        raise ValueError(msg)
+
+
+def _complain(head: Head, x: Array, x_val: Array) -> list[str]:
+    problems = []
+    if not (head.learning_rate > 0 and head.l2 >= 0 and 0 <= head.dropout < 1):
+        rates = f"learning_rate {head.learning_rate}, l2 {head.l2}, dropout {head.dropout}"
+        problems.append(f"{rates}; expected above 0, at least 0, and from 0 to below 1.")
+    for name, rows, count in (
+        ("rows", head.rows, len(x)),
+        ("validation_rows", head.validation_rows, len(x_val)),
+    ):
+        if rows is not None and not (len(rows) and 0 <= rows.min() and rows.max() < count):
+            problems.append(f"{name} must be numbers from 0 to {count - 1}, at least one.")
+    return problems

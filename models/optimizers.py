@@ -1,0 +1,110 @@
+"""The update rules that the settings name: Keras's, and the same for many heads at once."""
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models.config import Training
+
+
+def build_optimizer(settings: Training) -> keras.optimizers.Optimizer:
+    """Builds the update rule with its learning rate schedule."""
+    rate, momentum = _learning_rate(settings), settings.momentum
+    match settings.optimizer:
+        case "adam":
+            return keras.optimizers.Adam(rate)
+        case "sgd":
+            return keras.optimizers.SGD(rate)
+        case "momentum":
+            return keras.optimizers.SGD(rate, momentum=momentum)
+        case "nesterov":
+            return keras.optimizers.SGD(rate, momentum=momentum, nesterov=True)
+        case "rmsprop":
+            return keras.optimizers.RMSprop(rate, momentum=momentum)
+        case "adagrad":
+            return keras.optimizers.Adagrad(rate)
+
+
+def _learning_rate(settings: Training) -> Any:
+    schedules = keras.optimizers.schedules
+    rate, steps = settings.learning_rate, settings.decay_steps
+    match settings.schedule:
+        case "constant":
+            return rate
+        case "exponential":
+            return schedules.ExponentialDecay(rate, steps, settings.decay_rate)
+        case "cosine":
+            return schedules.CosineDecay(rate, steps)
+
+
+def choose_rate(settings: Training, rates: Any, steps: Any) -> Any:
+    """The learning rate of each head after its steps, as the schedule has it.
+
+    Args:
+        settings: Name the schedule and its course.
+        rates: Learning rates at step 0, ``(heads,)``.
+        steps: Updates done, ``(heads,)``.
+    """
+    # No `match` here and below: AutoGraph knows none.
+    done = tf.cast(steps, rates.dtype) / settings.decay_steps
+    if settings.schedule == "exponential":
+        return rates * settings.decay_rate**done
+    if settings.schedule == "cosine":
+        return rates * 0.5 * (1 + tf.cos(math.pi * tf.minimum(done, 1.0)))
+    return rates
+
+
+def start_slots(settings: Training, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """The moments of a rule before the first step, ``(heads, slots, ...)``.
+
+    Args:
+        settings: Name the rule.
+        shape: Of the weights, ``(heads, ...)``.
+    """
+    slots = {"adam": 2, "sgd": 0, "momentum": 1, "nesterov": 1, "rmsprop": 2, "adagrad": 1}
+    # Adagrad divides by the root of its sum from the first step on.
+    start = 0.1 if settings.optimizer == "adagrad" else 0.0
+    return np.full((shape[0], slots[settings.optimizer], *shape[1:]), start, np.float32)
+
+
+def update(
+    settings: Training, weights: Any, slots: tuple[Any, ...], gradient: Any, rate: Any, steps: Any
+) -> tuple[Any, tuple[Any, ...]]:
+    """One step of many heads, by the formula of the optimizer of that name in Keras.
+
+    Args:
+        settings: Name the rule and its momentum.
+        weights: ``(heads, ...)``.
+        slots: The rule's moments, each as ``weights``.
+        gradient: As ``weights``.
+        rate: Learning rates, ``(heads, 1, ...)``.
+        steps: Updates done before, as ``rate``.
+
+    Returns:
+        The new weights and slots.
+    """
+    momentum, epsilon = settings.momentum, 1e-7
+    if settings.optimizer == "adam":
+        mean, square = slots
+        step = tf.cast(steps + 1, weights.dtype)
+        mean += (gradient - mean) * (1 - 0.9)
+        square += (gradient**2 - square) * (1 - 0.999)
+        rate = rate * tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+        return weights - mean * rate / (tf.sqrt(square) + epsilon), (mean, square)
+    if settings.optimizer == "momentum":
+        move = slots[0] * momentum - gradient * rate
+        return weights + move, (move,)
+    if settings.optimizer == "nesterov":
+        move = slots[0] * momentum - gradient * rate
+        return weights + move * momentum - gradient * rate, (move,)
+    if settings.optimizer == "rmsprop":
+        square = 0.9 * slots[0] + 0.1 * gradient**2
+        move = momentum * slots[1] + rate * gradient / tf.sqrt(square + epsilon)
+        return weights - move, (square, move)
+    if settings.optimizer == "adagrad":
+        total = slots[0] + gradient**2
+        return weights - rate * gradient / tf.sqrt(total + epsilon), (total,)
+    return weights - gradient * rate, ()

@@ -1,0 +1,296 @@
+"""The compiled programs: an epoch of training and validation, and prediction.
+
+Each is one XLA program. Equal models share one, so a second fold or seed compiles nothing.
+"""
+
+import json
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from models.config import Training
+from models.feeding import Array, Block, Feed, Sliceable, to_tensor
+from models.optimizers import build_optimizer
+from models.tuning import LayerRule, Rules, Tuning
+
+RowLoss = Callable[[Any, Any], Any]
+
+# Rows of a validation step: large enough for the matrix product to dominate.
+_VALIDATION_ROWS = 1000
+
+
+class Program:
+    """One epoch of training and validation, compiled as a whole."""
+
+    def __init__(
+        self,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        loss: str | RowLoss,
+        metrics: Mapping[str, RowLoss],
+        batch_size: int,
+        tuning: Tuning,
+    ) -> None:
+        optimizer.build(model.trainable_variables)
+        self._model = model
+        self._optimizer = optimizer
+        self._loss = keras.losses.get(loss)
+        self._metrics = dict(metrics)
+        self._batch_size = batch_size
+        self._tuning = tuning
+        self._variables = [*model.variables, *optimizer.variables, *tuning.variables]
+        self._epoch = Compiled(self._train_and_validate)
+        self._train_block = Compiled(self._train_rows)
+        self._validate_block = Compiled(self._validate_rows)
+        self._lock = threading.Lock()
+
+    def run(
+        self, variables: Sequence[Any], train: Feed, blocks: Iterator[Block], validation: Feed
+    ) -> dict[str, float]:
+        """Runs one epoch on the values of ``variables`` and writes them back.
+
+        Args:
+            variables: Of the model trained, its optimizer and its anchors; may be this
+                program's own.
+            train: What to train on.
+            blocks: Those of this epoch of it.
+            validation: What to measure on, after training.
+
+        Returns:
+            Mean loss and metrics over the rows, and the same for validation as ``val_...``.
+        """
+        with self._lock:
+            _copy(variables, self._variables)
+            sums = self._run_blocks(train, blocks, validation)
+            _copy(self._variables, variables)
+        logs: dict[str, float] = {}
+        for prefix, part, count in zip(
+            ("", "val_"), sums, (len(train), len(validation)), strict=True
+        ):
+            means = part / count
+            names = (f"{prefix}{name}" for name in ("loss", *self._metrics))
+            logs.update(zip(names, means.tolist(), strict=True))
+        return logs
+
+    def fits(self, model: keras.Model) -> bool:
+        """Tells whether the variables of a model correspond to those of this program's."""
+        return _layout(model) == _layout(self._model)
+
+    def _run_blocks(
+        self, train: Feed, blocks: Iterator[Block], validation: Feed
+    ) -> tuple[Array, Array]:
+        if train.blocks == 1 and validation.whole:
+            trained, validated = self._epoch(*next(blocks), *validation.whole)
+            return _to_float64(trained), _to_float64(validated)
+        trained = [_to_float64(self._train_block(*block)) for block in blocks]
+        validated = [_to_float64(self._validate_block(*block)) for block in validation.in_turn()]
+        return np.sum(trained, axis=0), np.sum(validated, axis=0)
+
+    def _train_and_validate(self, x: Any, y: Any, order: Any, x_val: Any, y_val: Any) -> Any:
+        return self._train_rows(x, y, order), self._validate_rows(x_val, y_val)
+
+    def _train_rows(self, x: Any, y: Any, order: Any) -> Any:
+        return self._sum_over(self._train, x, y, order, self._batch_size)
+
+    def _validate_rows(self, x: Any, y: Any) -> Any:
+        return self._sum_over(self._validate, x, y, tf.range(x.shape[0]), _VALIDATION_ROWS)
+
+    def _sum_over(
+        self, step: Callable[[Any, Any], Any], x: Any, y: Any, order: Any, batch_size: int
+    ) -> Any:
+        """Sums a step's results over batches whose sizes are known at compile time."""
+        size = min(batch_size, order.shape[0])
+        batches, left = divmod(order.shape[0], size)
+        sums = tf.zeros(1 + len(self._metrics))
+        for batch in tf.range(batches):
+            rows = tf.slice(order, [batch * size], [size])
+            sums += step(tf.gather(x, rows), tf.gather(y, rows))
+        if left:
+            rows = order[-left:]
+            sums += step(tf.gather(x, rows), tf.gather(y, rows))
+        return sums
+
+    def _train(self, x: Any, y: Any) -> Any:
+        variables = self._model.trainable_variables
+        with tf.GradientTape() as tape:
+            outputs = self._model(x, training=True)
+            loss = self._penalised_loss(y, outputs)
+            scaled = self._optimizer.scale_loss(loss)
+        with self._tuning.slowed_down():
+            self._optimizer.apply(tape.gradient(scaled, variables), variables)
+        return self._sums(y, outputs, loss)
+
+    def _validate(self, x: Any, y: Any) -> Any:
+        outputs = self._model(x, training=False)
+        return self._sums(y, outputs, self._penalised_loss(y, outputs))
+
+    def _penalised_loss(self, y: Any, outputs: Any) -> Any:
+        loss = tf.reduce_mean(self._loss(y, outputs))
+        return tf.add_n([loss, *self._model.losses, *self._tuning.penalties()])
+
+    def _sums(self, y: Any, outputs: Any, loss: Any) -> Any:
+        each_row = [metric(y, outputs) for metric in self._metrics.values()]
+        return tf.stack([loss * y.shape[0], *map(tf.reduce_sum, each_row)])
+
+
+def find_shared_program(
+    model: keras.Model,
+    settings: Training,
+    loss: str | RowLoss,
+    metrics: Mapping[str, RowLoss],
+    rules: Rules,
+) -> Program | None:
+    """Finds the program of this architecture, so that equal models are compiled once.
+
+    The program trains a twin, built from nothing but the text it is found by. None if that
+    text might not say all about the model.
+    """
+    functional = type(model).__module__.startswith("keras.") and hasattr(model, "operations")
+    if not (functional and all(map(_is_plain, model.operations))):
+        return None
+    text = json.dumps(_describe(model), sort_keys=True)
+    items = tuple(metrics.items()), tuple(rules.items())
+    program = _build_twin_program(text, settings, loss, *items)
+    return program if program.fits(model) else None
+
+
+@lru_cache(maxsize=8)
+def _build_twin_program(
+    text: str,
+    settings: Training,
+    loss: str | RowLoss,
+    metrics: tuple[tuple[str, RowLoss], ...],
+    rules: tuple[tuple[str, LayerRule], ...],
+) -> Program:
+    twin = keras.saving.deserialize_keras_object(json.loads(text))
+    tuning = Tuning(twin, dict(rules))
+    optimizer = build_optimizer(settings)
+    return Program(twin, optimizer, loss, dict(metrics), settings.batch_size, tuning)
+
+
+# Layers that compute what their config says. An adapted Normalization, say, does not.
+_PLAIN_LAYERS = (
+    keras.layers.InputLayer,
+    keras.layers.Dense,
+    keras.layers.Activation,
+    keras.layers.BatchNormalization,
+    keras.layers.Dropout,
+)
+
+
+def _is_plain(layer: keras.Operation) -> bool:
+    # A function of one's own that is named like one of Keras's is saved as that one.
+    functions = [part for part in vars(layer).values() if callable(part)]
+    return type(layer) in _PLAIN_LAYERS and all(
+        function.__module__.startswith("keras.") for function in functions
+    )
+
+
+def _describe(model: keras.Model) -> Any:
+    """Serialises a model without what equal ones differ in: numbered name, seeds, compilation."""
+    config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
+    config["config"]["name"] = "twin"
+    return _without_seeds(config)
+
+
+def _without_seeds(config: Any) -> Any:
+    if isinstance(config, Mapping):
+        return {key: 0 if key == "seed" else _without_seeds(value) for key, value in config.items()}
+    return [_without_seeds(part) for part in config] if isinstance(config, list) else config
+
+
+def _layout(model: keras.Model) -> list[Any]:
+    trainable = {id(variable) for variable in model.trainable_variables}
+    return [(tuple(v.shape), str(v.dtype), id(v) in trainable) for v in model.variables]
+
+
+def _to_float64(sums: Any) -> Array:
+    return np.asarray(sums.numpy(), np.float64)
+
+
+def _copy(sources: Sequence[Any], targets: Sequence[Any]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        if source is not target:
+            target.assign(source)
+
+
+def predict_labels(model: keras.Model, x: Sliceable, batch_size: int = 2000) -> Array:
+    """The most probable class of each row by a classifier, ``(rows,)``."""
+    blocks = predict_blocks(model, x, batch_size)
+    # A class in two bytes: six million predictions then take 12 MB.
+    return np.concatenate([outputs[0].argmax(axis=1).astype(np.uint16) for outputs in blocks])
+
+
+def predict(model: keras.Model, x: Sliceable, batch_size: int = 2000) -> Array:
+    """Computes the outputs of a one-output model, ``(rows, ...)``, a block of rows at a time."""
+    blocks = [outputs[0] for outputs in predict_blocks(model, x, batch_size)]
+    return np.concatenate(blocks) if blocks else np.empty((0, *model.output_shape[1:]), np.float32)
+
+
+def predict_blocks(
+    model: keras.Model, x: Sliceable, batch_size: int = 2000, start: int = 0
+) -> Iterator[list[Array]]:
+    """Computes the outputs of a model block by block, for results larger than memory.
+
+    The last block is padded to the size of the others and trimmed after. So one compiled
+    program serves every number of rows, and a row's outputs do not depend on that number.
+
+    Args:
+        model: A model with one input.
+        x: Rows, ``(rows, ...)``: an array, or anything that gives one for a slice of rows.
+        batch_size: Rows of a block.
+        start: The first row to compute.
+
+    Yields:
+        For each block the list of the model's outputs, ``(up to batch_size, ...)``.
+    """
+    forward = _compile_forward(model)
+    for first in range(start, len(x), batch_size):
+        block = x[first : first + batch_size]
+        padding = [(0, batch_size - len(block))] + [(0, 0)] * (block.ndim - 1)
+        outputs = forward(to_tensor(np.pad(block, padding)))
+        yield [output.numpy()[: len(block)] for output in tf.nest.flatten(outputs)]
+
+
+# Keeps the last models alive; a handful are in use at a time.
+@lru_cache(maxsize=8)
+def _compile_forward(model: keras.Model) -> "Compiled":
+    return Compiled(lambda rows: model(rows, training=False))
+
+
+class Compiled:
+    """A function as one XLA program, or as a plain graph where XLA lacks an operation."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._call = tf.function(function, jit_compile=True)
+        self._ran = False
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls the program; the first call compiles it."""
+        try:
+            result = self._call(*args)
+        except (
+            tf.errors.InvalidArgumentError,
+            tf.errors.NotFoundError,
+            tf.errors.UnimplementedError,
+        ) as error:
+            if self._ran:
+                raise
+            reason = str(error).strip().splitlines()[0]
+            warnings.warn(
+                f"XLA cannot compile this model, running it slower: {reason}",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            self._call = tf.function(self._function)
+            result = self._call(*args)
+        self._ran = True
+        return result
