@@ -244,7 +244,9 @@ def mistakes(images: Sequence[Any], captions: Sequence[Mistake], columns: int = 
             axes.imshow(image, cmap="gray_r", interpolation="nearest", extent=extent)
             said = f"{caption.label}, taken for {caption.predicted}"
             said += f"\n{100 * caption.confidence:.1f} % sure"
-            axes.text(left + 0.5, top - tall - 0.05, said, ha="center", va="top", fontsize=7)
+            middle = (left + 0.5, top - tall - 0.05)
+            # The limits below leave room for it; a long name is no reason to shrink the images.
+            axes.text(*middle, said, ha="center", va="top", fontsize=7, in_layout=False)
         axes.set_xlim(-0.1, across * columns)
         axes.set_ylim(-down * lines, 0.05)
         return _settled(figure)

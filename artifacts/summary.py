@@ -100,16 +100,18 @@ def classes_table(evaluation: Evaluation) -> str:
     )
 
 
-def mistakes_table(evaluation: Evaluation) -> str:
-    """The most confident mistakes, most confident first."""
+def mistake_rows(evaluation: Evaluation) -> list[dict[str, str]]:
+    """The most confident mistakes as rows of a table for people, most confident first."""
     names = evaluation["target_classes"]
-    return table(
-        ("test row", "class", "taken for", "sure, %"),
-        (
-            (m["row"], names[m["label"]], names[m["predicted"]], percent(m["confidence"]))
-            for m in evaluation["mistakes"]
-        ),
-    )
+    return [
+        {
+            "Sure, %": percent(mistake["confidence"]),
+            "class": str(names[mistake["label"]]),
+            "taken for": str(names[mistake["predicted"]]),
+            "test row": str(mistake["row"]),
+        }
+        for mistake in evaluation["mistakes"]
+    ]
 
 
 def stages_markdown(stages: Sequence[StageRecord]) -> str:

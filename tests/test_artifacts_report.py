@@ -182,6 +182,13 @@ def test_a_run_that_published_nothing_says_so(store):
     assert "85.0 to 93.0" in html
 
 
+def test_another_releases_evaluation_is_not_shown(store):
+    before = {name: value for name, value in EVALUATION.items() if name != "gain"}
+    html = render(store, make_run(store, before))
+    assert "Interval" not in html
+    assert "learning-curves" in html
+
+
 def test_damage_is_named_and_the_rest_is_shown(store):
     record = make_run(store)
     entry = store.entry_path("publish", "publish-key")

@@ -112,7 +112,7 @@ def test_every_figures_page_shows_the_picture_and_says_what_is_on_it(page, shown
     [
         ("run-summary", ["train-scratch", "from scratch", "cached"]),
         ("results", ["softmax on pixels", "head on hidden5", "accuracy"]),
-        ("mistakes-table", ["taken for", "sure, %"]),
+        ("mistakes-table", ["taken for", "Sure, %"]),
         ("per-class", ["precision, %", "recall, %", "f1, %", "images"]),
         ("lineage", ["load-dataset --> split-source", "evaluate --> publish"]),
         ("files", ["model-card.md", "history.csv", "saved_model/", ".html"]),
