@@ -18,7 +18,8 @@ from models.optimizers import build_optimizer
 from models.training import fit
 
 ROWS, VALIDATION_ROWS, COLUMNS, CLASSES = 28_038, 2_558, 784, 5
-EPOCHS = 2
+# By batch size. What a run begins with, such as copying the rows, is shared out among them.
+EPOCHS = {20: 2, 200: 10, 2_000: 10}
 WIDTHS = [COLUMNS, *[Network().units] * Network().hidden_layers, CLASSES]
 RATE = Pretrain().learning_rate
 
@@ -40,7 +41,7 @@ def build_model() -> keras.Model:
 
 def train_headstart(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
     """This project's engine."""
-    model, settings = build_model(), Pretrain(max_epochs=EPOCHS, batch_size=batch)
+    model, settings = build_model(), Pretrain(max_epochs=EPOCHS[batch], batch_size=batch)
     return lambda: fit(model, *rows, settings=settings, validation=validation, seed=1)
 
 
@@ -52,7 +53,7 @@ def train_keras(
     loss = "sparse_categorical_crossentropy"
     model.compile(build_optimizer(Pretrain()), loss, metrics=["accuracy"], **options)
     return lambda: model.fit(
-        *rows, batch_size=batch, epochs=EPOCHS, validation_data=validation, verbose=0
+        *rows, batch_size=batch, epochs=EPOCHS[batch], validation_data=validation, verbose=0
     )
 
 
@@ -79,7 +80,7 @@ def train_torch(
     forward = torch.compile(model) if compiled else model
 
     def run() -> None:
-        for _ in range(EPOCHS):
+        for _ in range(EPOCHS[batch]):
             for chosen in torch.randperm(ROWS).split(batch):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(forward(x[chosen]), y[chosen]).backward()
@@ -134,7 +135,7 @@ def train_jax(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
 
     def run() -> None:
         nonlocal state
-        for _ in range(EPOCHS):
+        for _ in range(EPOCHS[batch]):
             order = random.permutation(ROWS)[: ROWS // batch * batch].reshape(-1, batch)
             state, accuracy = run_epoch(state, order)
             float(accuracy)
@@ -148,7 +149,7 @@ def train_sklearn(rows: Rows, validation: Rows, batch: int) -> Callable[[], obje
 
     def run() -> None:
         model = MLPClassifier(
-            WIDTHS[1:-1], batch_size=batch, max_iter=EPOCHS, learning_rate_init=RATE
+            WIDTHS[1:-1], batch_size=batch, max_iter=EPOCHS[batch], learning_rate_init=RATE
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # So few epochs do not converge.
@@ -167,7 +168,7 @@ def multiply(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
     ]
 
     def run() -> None:
-        for _ in range(EPOCHS * ROWS // batch):
+        for _ in range(EPOCHS[batch] * ROWS // batch):
             for level, (inputs, kernel) in enumerate(layers):
                 outputs = inputs @ kernel
                 inputs.T @ outputs

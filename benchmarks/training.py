@@ -8,11 +8,14 @@ optional (``pip install -e .[bench]``); one that is missing is left out and name
 
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from benchmarks.cold import compare_cold_runs
 from benchmarks.contenders import (
     CLASSES,
     CONTENDERS,
@@ -26,7 +29,7 @@ from benchmarks.contenders import (
 from benchmarks.timing import TURNS, Times, describe_machine, format_table, take_turns
 from models.augmentation import augment
 from models.config import Augmentation, FineTune, Pretrain, Run
-from models.feeding import Array
+from models.feeding import Array, Change
 from models.heads import Head, fit_heads
 from models.networks import build_head, cut_trunk
 from models.programs import predict
@@ -46,7 +49,7 @@ def main() -> None:
     for part in write_report():
         print(part, flush=True)
         parts.append(part)
-    RESULTS.write_text("\n".join(parts), encoding="utf-8")
+        RESULTS.write_text("\n".join(parts), encoding="utf-8")
 
 
 def write_report() -> Iterator[str]:
@@ -69,6 +72,8 @@ def write_report() -> Iterator[str]:
     yield compare_caching()
     yield compare_heads()
     yield measure_augmentation(rows)
+    yield compare_threads(rows, validation)
+    yield compare_cold_runs()
 
 
 def compare_epochs(rows: Rows, validation: Rows, batch: int) -> str:
@@ -84,7 +89,7 @@ def compare_epochs(rows: Rows, validation: Rows, batch: int) -> str:
     lines = [
         [
             name,
-            f"{times.median / EPOCHS:.3f}",
+            f"{times.median / EPOCHS[batch]:.3f}",
             f"{times.median / ours:.2f}",
             f"{max(0.0, times.first - times.median):.1f}",
         ]
@@ -99,7 +104,7 @@ def compare_sources(validation: Rows) -> str:
     """Rows in memory against a file read in blocks."""
     x, y = draw_rows(4 * ROWS)
     model = build_model()
-    settings = Pretrain(max_epochs=EPOCHS, batch_size=20)
+    settings = Pretrain(max_epochs=EPOCHS[20])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.npy"
         np.save(path, x)
@@ -124,7 +129,7 @@ def compare_sources(validation: Rows) -> str:
         )
     return (
         f"## Rows that need not fit in memory\n\n{4 * ROWS:,} x 784 rows in batches of 20.\n\n"
-        + _format_seconds("", seconds, "in memory, one block", 1 / EPOCHS)
+        + _format_seconds("", seconds, "in memory, one block", 1 / EPOCHS[20])
     )
 
 
@@ -176,25 +181,49 @@ def compare_heads() -> str:
 
 
 def measure_augmentation(rows: Rows) -> str:
-    """Images changed in a second."""
+    """Images changed in a second, alone and while training."""
     affine = {"shift": 2, "rotation": 15, "scale": 0.1, "shear": 0.1}
-    numbers = np.arange(len(rows[0]))
-    model, settings = build_model(), Pretrain(max_epochs=1)
+    some, all_ = Augmentation(**affine), Augmentation(**affine, elastic=34)
+    numbers, few = np.arange(ROWS), draw_rows(20)
+    model, settings = build_model(), Pretrain(max_epochs=EPOCHS[20])
+    change = partial(augment, shape=(28, 28), seed=1)
 
-    def change(settings: Augmentation) -> Callable[[], object]:
-        return lambda: augment(rows[0], numbers, 0, settings=settings, shape=(28, 28), seed=1)
+    def train(change: Change | None) -> Callable[[], object]:
+        return lambda: fit(model, *rows, settings=settings, validation=few, seed=1, change=change)
 
     seconds = take_turns(
         {
-            "an epoch of training, batches of 20": lambda: fit(
-                model, *rows, settings=settings, validation=draw_rows(20), seed=1
-            ),
-            "affine": change(Augmentation(**affine)),
-            "affine and elastic": change(Augmentation(**affine, elastic=34)),
+            "affine": lambda: change(rows[0], numbers, 0, settings=some),
+            "affine and elastic": lambda: change(rows[0], numbers, 0, settings=all_),
+            "training in batches of 20": train(None),
+            "training, affine": train(partial(change, settings=some)),
+            "training, affine and elastic": train(partial(change, settings=all_)),
         }
     )
-    lines = [[name, f"{len(numbers) / times.median:,.0f}"] for name, times in seconds.items()]
+    lines = [
+        [name, f"{ROWS * (EPOCHS[20] if 'training' in name else 1) / times.median:,.0f}"]
+        for name, times in seconds.items()
+    ]
     return "## Augmentation of 28 x 28 images\n\n" + format_table(["", "images a second"], lines)
+
+
+def compare_threads(rows: Rows, validation: Rows) -> str:
+    """Two independent fits one after the other, and at the same time."""
+    # Equal settings would share a program, and take turns at it.
+    models = [
+        (build_model(), Pretrain(max_epochs=EPOCHS[20], decay_steps=steps)) for steps in (1, 2)
+    ]
+
+    def train(which: tuple[keras.Model, Pretrain]) -> None:
+        fit(which[0], *rows, settings=which[1], validation=validation, seed=1)
+
+    def train_both(threads: int) -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(train, models))
+
+    after, together = "one after the other", "in two threads"
+    seconds = take_turns({after: lambda: train_both(1), together: lambda: train_both(2)})
+    return "## Two independent fits, batches of 20\n\n" + _format_seconds("", seconds, after)
 
 
 def _format_seconds(name: str, seconds: dict[str, Times], base: str, share: float = 1.0) -> str:

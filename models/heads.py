@@ -206,7 +206,8 @@ class _Trainer:
         self.data = [*map(tf.constant, (_with_ones(x), y.astype(np.int32)))]
         self.validation, self.counts = _block_up(*validation)
         self.own = _settings_of(heads)
-        self.program = _compile_epoch(settings, any(head.dropout for head in heads))
+        ragged = any(len(rows) != self.batches * self.batch for rows in self.rows)
+        self.program = _compile_epoch(settings, any(head.dropout for head in heads), ragged)
 
     def begin(self) -> HeadsState:
         """The state before the first epoch."""
@@ -231,9 +232,9 @@ class _Trainer:
         Returns:
             Their weights, slots and steps as in the state, and logs ``(heads, 4)``.
         """
-        # Padding repeats a head, with no rows to train on.
+        # Padding repeats a head.
         padded = np.pad(tile, (0, self.tile - len(tile)), mode="edge")
-        order, counts = self._draw_batches(padded, len(tile), state.epoch)
+        order, counts = self._draw_batches(padded, state.epoch)
         shares = self._validation_shares(padded)
         results = self.program(
             *self.data,
@@ -246,12 +247,12 @@ class _Trainer:
         rows = np.array([len(self.rows[head]) for head in tile])[:, None]
         return [*after, np.hstack([trained / rows, validated])]
 
-    def _draw_batches(self, tile: Array, real: int, epoch: int) -> tuple[Array, Array]:
+    def _draw_batches(self, tile: Array, epoch: int) -> tuple[Array, Array]:
         """Row numbers ``(batches, heads, batch)`` and how many of a batch are rows."""
         order = np.zeros((len(tile), self.batches * self.batch), np.int32)
         lengths = np.zeros(len(tile), np.int32)
         drawn: dict[tuple[int, int], Array] = {}
-        for place, head in enumerate(tile[:real]):
+        for place, head in enumerate(tile):
             rows, seed = self.rows[head], self.heads[head].seed
             key = len(rows), seed
             if key not in drawn:
@@ -330,9 +331,11 @@ def _block_up(x: Array, y: Array) -> tuple[list[Any], int]:
 
 
 @lru_cache(maxsize=8)
-def _compile_epoch(settings: Training, dropout: bool) -> Compiled:
+def _compile_epoch(settings: Training, dropout: bool, ragged: bool) -> Compiled:
+    """Compiles the epoch of a tile; less is to do if every batch of every head is full."""
+
     def train_and_validate(*arguments: Any) -> Any:
-        return _train_and_validate(settings, dropout, *arguments)
+        return _train_and_validate(settings, dropout, ragged, *arguments)
 
     return Compiled(train_and_validate)
 
@@ -340,6 +343,7 @@ def _compile_epoch(settings: Training, dropout: bool) -> Compiled:
 def _train_and_validate(
     settings: Training,
     dropout: bool,
+    ragged: bool,
     x: Any,
     y: Any,
     x_val: Any,
@@ -362,7 +366,8 @@ def _train_and_validate(
         inputs, labels = tf.gather(x, order[batch]), tf.gather(y, order[batch])
         if dropout:
             inputs *= _draw_kept(inputs.shape, dropouts, seeds, steps)
-        count = counts[batch]
+        # A constant, of which the compiler makes nothing.
+        count = counts[batch] if ragged else tf.fill(steps.shape, order.shape[2])
         gradient, losses, right = _differentiate(weights, inputs, labels, count, l2)
         new, new_moments = update(
             settings,

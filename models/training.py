@@ -139,6 +139,8 @@ def fit(
     seed too, so the same arguments give the same bits on the same machine and thread count.
 
     An epoch is one compiled program, so callbacks are called around epochs, not around batches.
+    Fits in several threads run at the same time and to the same bits; only those of equal models
+    and settings share a program, and take turns at it.
 
     Rows and labels may be anything that gives an array for a slice, such as a memory map. Those
     beyond one block are read a block at a time, and shuffled as ``feeding.draw_blocks`` says.

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
@@ -78,6 +79,11 @@ def test_heads_end_where_fit_leads_each_alone() -> None:
     assert_equal_to_fit(state, HEADS, SETTINGS)
     # Some stop early and some late.
     assert state.best_epoch.min() < 20 < state.best_epoch.max()
+
+
+def test_heads_without_partial_batches_end_there_too() -> None:
+    heads = [replace(head, rows=np.arange(64)) for head in HEADS[1:3]]
+    assert_equal_to_fit(train(heads, X, Y), heads, SETTINGS)
 
 
 @pytest.mark.parametrize("schedule", get_args(Schedule))

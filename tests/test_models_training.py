@@ -1,3 +1,4 @@
+import csv
 import hashlib
 import io
 import subprocess
@@ -5,6 +6,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 import keras
@@ -348,6 +350,19 @@ def test_equal_models_are_compiled_once_and_trained_apart() -> None:
     assert programs._build_twin_program.cache_info().misses == before + 1
 
 
+def test_fits_of_different_models_in_threads_give_the_same_bits_as_alone() -> None:
+    def run(units: int) -> Any:
+        network = Network(hidden_layers=1, units=units, batch_norm=True, dropout=0.2)
+        model = build_classifier(build_trunk(network, COLUMNS, 1), CLASSES, 1)
+        train(model, *TRAIN, settings=SETTINGS)
+        return model
+
+    alone = list(map(run, (5, 6)))
+    with ThreadPoolExecutor(2) as pool:
+        for first, second in zip(alone, pool.map(run, (5, 6)), strict=True):
+            assert_same(first, second)
+
+
 def test_threads_that_share_a_program_do_not_disturb_each_other() -> None:
     alone, together = ([build_head(COLUMNS, CLASSES, seed) for seed in range(4)] for _ in range(2))
     settings = SETTINGS.model_copy(update={"max_epochs": 20})
@@ -441,6 +456,55 @@ def test_callbacks_may_change_the_learning_rate() -> None:
     train(build(), *TRAIN, settings=settings, callbacks=[falling], on_epoch=states.append)
     assert_same(states[1].variables, states[0].variables)
     assert states[2].history["learning_rate"] == pytest.approx((0.01, 0, 0))
+
+
+def test_early_stopping_of_keras_stops_and_restores_what_it_thinks_best() -> None:
+    # The first epoch has the highest loss: by this measure it is the best one.
+    stop = keras.callbacks.EarlyStopping("loss", patience=1, mode="max", restore_best_weights=True)
+    states: list[State] = []
+    model = build()
+    history = train(
+        model, *TRAIN, settings=SETTINGS, callbacks=[stop], on_epoch=states.append
+    ).history
+    assert len(history["loss"]) == 2
+    assert_same(model, states[0].variables)
+
+
+def test_checkpoint_callback_keeps_the_best_model(tmp_path: Path) -> None:
+    path = tmp_path / "best.keras"
+    keep = keras.callbacks.ModelCheckpoint(path, "val_loss", save_best_only=True)
+    model = build()
+    train(model, *TRAIN, settings=SETTINGS, callbacks=[keep])
+    # Not the model itself, whose optimizer the file has too.
+    np.testing.assert_array_equal(
+        keras.models.load_model(path, compile=False)(TRAIN[0]), model(TRAIN[0])
+    )
+
+
+def test_csv_logger_writes_every_epoch(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    logger = keras.callbacks.CSVLogger(path)
+    history = train(build(), *TRAIN, settings=SETTINGS, callbacks=[logger]).history
+    with path.open() as file:
+        written = list(csv.DictReader(file))
+    for name, values in history.items():
+        assert [float(row[name]) for row in written] == values
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_plateau_callback_lowers_the_rate() -> None:
+    plateau = keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=0, min_delta=10)
+    states: list[State] = []
+    train(build(), *TRAIN, settings=SETTINGS, callbacks=[plateau], on_epoch=states.append)
+    rates = [float(state.optimizer[1]) for state in states]
+    assert rates == pytest.approx([0.01, 0.005, 0.0025])
+
+
+def test_tensorboard_writes_events(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    board = keras.callbacks.TensorBoard(tmp_path)
+    train(build(), *TRAIN, settings=SETTINGS, callbacks=[board])
+    assert list((tmp_path / "validation").glob("events*"))
 
 
 # --- Where XLA cannot go ---
