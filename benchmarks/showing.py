@@ -83,7 +83,7 @@ def measure(folder: Path, *options: str) -> dict[str, float]:
 def main() -> None:
     """Prints the table."""
     options = [word for word in sys.argv[1:] if word.startswith("--")]
-    rounds = next((int(word) for word in sys.argv[1:] if word.isdigit()), 5)
+    rounds = next((int(word) for word in sys.argv[1:] if word.isdigit()), 3)
     found: dict[str, list[dict[str, float]]] = {"cold": [], "nothing to do": []}
     with tempfile.TemporaryDirectory() as name:
         for number in range(rounds):
