@@ -19,7 +19,7 @@ from models.training import fit
 
 ROWS, VALIDATION_ROWS, COLUMNS, CLASSES = 28_038, 2_558, 784, 5
 # By batch size. What a run begins with, such as copying the rows, is shared out among them.
-EPOCHS = {20: 2, 200: 10, 2_000: 10}
+EPOCHS = {20: 2, 200: 5, 2_000: 5}
 WIDTHS = [COLUMNS, *[Network().units] * Network().hidden_layers, CLASSES]
 RATE = Pretrain().learning_rate
 

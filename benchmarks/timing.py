@@ -22,10 +22,12 @@ class Times:
     Attributes:
         first: Of its first turn, which compiles.
         median: Of its other turns.
+        least: Of its other turns; on a busy machine nearest to what it takes alone.
     """
 
     first: float
     median: float
+    least: float
 
 
 def take_turns(contenders: Mapping[str, Callable[[], object]]) -> dict[str, Times]:
@@ -37,7 +39,8 @@ def take_turns(contenders: Mapping[str, Callable[[], object]]) -> dict[str, Time
             run()
             seconds[name].append(time.perf_counter() - start)
     return {
-        name: Times(first, statistics.median(others)) for name, (first, *others) in seconds.items()
+        name: Times(first, statistics.median(others), min(others))
+        for name, (first, *others) in seconds.items()
     }
 
 
@@ -48,14 +51,18 @@ def format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def describe_machine() -> str:
-    """Cores, processor and versions; nothing that tells one machine from its like."""
+    """Cores, processor, load and versions; nothing that tells one machine from its like."""
     versions = [f"Python {platform.python_version()}"]
     for library in LIBRARIES:
         try:
             versions.append(f"{library} {version(library)}")
         except PackageNotFoundError:
             versions.append(f"no {library}")
-    return f"{os.cpu_count()} cores, {_processor()}. {', '.join(versions)}."
+    waiting = os.getloadavg()[0]
+    return (
+        f"{os.cpu_count()} cores, {_processor()}; load average {waiting:.1f} at the start. "
+        f"{', '.join(versions)}."
+    )
 
 
 def _processor() -> str:

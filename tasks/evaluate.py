@@ -106,7 +106,7 @@ def _gain(
     confidence: float,
 ) -> dict[str, Any]:
     """The gain over the baseline that does better on the very test images: the harder one."""
-    from models.comparison import measure_gain
+    from models.gain import measure_gain
 
     right = {title: given == labels for title, given in answers.items()}
     best = max((rival.title for rival in rivals), key=lambda title: int(right[title].sum()))

@@ -8,11 +8,19 @@ from models.augmentation import augment, warp
 from models.config import Augmentation
 from models.feeding import Array
 
+NONE = {"shift": 0, "rotation": 0, "scale": 0, "shear": 0, "elastic": 0}
+
+
+def only(**changes: float) -> Augmentation:
+    """Images change in these ways alone."""
+    return Augmentation.model_validate({**NONE, **changes})
+
+
 SHAPE = (28, 20)
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.random((300, 28 * 20), np.float32)
 ROWS = np.arange(300)
-ALL = Augmentation(shift=2, rotation=15, scale=0.1, shear=0.1, elastic=34)
+ALL = only(shift=2, rotation=15, scale=0.1, shear=0.1, elastic=34)
 change = partial(augment, IMAGES, ROWS, epoch=0, shape=SHAPE, seed=1)
 
 
@@ -55,10 +63,10 @@ def test_image_read_far_outside_is_empty() -> None:
 
 
 def test_zero_strength_changes_nothing() -> None:
-    assert Augmentation() == Augmentation(shift=0, elastic=0)
-    np.testing.assert_array_equal(change(settings=Augmentation()), IMAGES)
+    assert only() == only(shift=0, elastic=0)
+    np.testing.assert_array_equal(change(settings=only()), IMAGES)
     # Through the whole arithmetic: a map too small for a float32 is none.
-    tiny = Augmentation(shift=1e-12, rotation=1e-12, scale=1e-12, shear=1e-12, elastic=1e-12)
+    tiny = only(shift=1e-12, rotation=1e-12, scale=1e-12, shear=1e-12, elastic=1e-12)
     np.testing.assert_allclose(change(settings=tiny), IMAGES, atol=1e-5)
 
 
@@ -66,7 +74,7 @@ def test_zero_strength_changes_nothing() -> None:
     "settings", [{"shift": 2}, {"rotation": 90}, {"scale": 0.5}, {"shear": 0.5}, {"elastic": 20}]
 )
 def test_values_stay_within_those_of_the_image(settings: dict[str, float]) -> None:
-    changed = change(settings=Augmentation(**settings))
+    changed = change(settings=only(**settings))
     assert not np.allclose(changed, IMAGES)
     assert changed.min() >= 0
     assert (changed.max(axis=1) <= IMAGES.max(axis=1) + 1e-6).all()
@@ -83,9 +91,7 @@ def test_no_point_moves_farther_than_the_settings_say(
     image = np.zeros((31, 31), np.float32)
     image[25, 20] = 1
     dots = np.tile(image.ravel(), (200, 1))
-    changed = augment(
-        dots, np.arange(200), 0, settings=Augmentation(**settings), shape=(31, 31), seed=1
-    )
+    changed = augment(dots, np.arange(200), 0, settings=only(**settings), shape=(31, 31), seed=1)
     mass = changed.reshape(-1, 31, 31) / changed.sum(axis=1)[:, None, None]
     moved = np.stack(
         [
@@ -105,7 +111,7 @@ def test_quarter_turns_move_the_pixels_of_a_square() -> None:
         np.tile(image, (50, 1)),
         np.arange(50),
         0,
-        settings=Augmentation(rotation=90),
+        settings=only(rotation=90),
         shape=(31, 31),
         seed=1,
     )
@@ -115,7 +121,7 @@ def test_quarter_turns_move_the_pixels_of_a_square() -> None:
 def test_elastic_field_is_as_strong_as_in_the_paper() -> None:
     # With a slope for an image, the change of value is the displacement to the right.
     slope = np.tile(np.arange(41, dtype=np.float32), (41, 1)).ravel()
-    settings = Augmentation(elastic=34, smoothness=4)
+    settings = only(elastic=34, smoothness=4)
     changed = augment(
         np.tile(slope, (300, 1)), np.arange(300), 0, settings=settings, shape=(41, 41), seed=1
     )

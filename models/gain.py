@@ -32,14 +32,16 @@ class Gain:
 
     def describe(self, name: str, other: str) -> str:
         """What that says of a transfer and the baseline it has to beat, in a sentence."""
-        share = f"{100 * abs(self.removed):.0f}% {'fewer' if self.removed >= 0 else 'more'} errors"
-        ends = f"{100 * self.low:.0f}% to {100 * self.high:.0f}% fewer"
-        said = f"{name} makes {share} than {other} ({ends})"
+        said = f"{name} makes {_share(self.removed)} errors than {other}"
         if self.low > 0:
-            return f"Transfer pays: {said}."
+            return f"Transfer pays: {said} ({_share(self.low)} to {_share(self.high)})."
         if self.high < 0:
-            return f"Negative transfer: {said}."
-        return f"No clear gain: {said}."
+            return f"Negative transfer: {said} ({_share(self.high)} to {_share(self.low)})."
+        return f"No clear gain: {said} ({_share(self.low)} to {_share(self.high)})."
+
+
+def _share(removed: float) -> str:
+    return f"{100 * abs(removed):.0f}% {'fewer' if removed >= 0 else 'more'}"
 
 
 def measure_gain(right: Array, other: Array, confidence: float, draws: int = 10_000) -> Gain:
