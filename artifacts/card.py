@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from artifacts.summary import classes_table, gain_sentence, listed, percent, results_table
+from artifacts.summary import classes_table, listed, percent, results_table
 
 USE = """\
 Meant as a trunk to transfer from, and for learning how transfer behaves: cut at a hidden layer,
@@ -121,7 +121,7 @@ def results_card(evaluation: Mapping[str, Any], inputs: Mapping[str, str]) -> st
                 "decided on validation images, before."
             ),
             "Metrics": (
-                f"{gain_sentence(evaluation)}\n\nTest accuracy in %; `pretrained` on "
+                f"{evaluation['gain']['sentence']}\n\nTest accuracy in %; `pretrained` on "
                 f"the classes {source}, all others on {target}:\n\n"
                 f"{results_table(evaluation)}\n\nOf `{chosen}`, by class, in %:\n\n"
                 f"{classes_table(evaluation)}"

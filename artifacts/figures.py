@@ -58,6 +58,7 @@ _STYLE: Mapping[str, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.6,
+    "image.composite_image": False,  # An SVG's images keep their own pixels.
     "svg.fonttype": "path",  # Looks the same whatever fonts the reader has.
     "svg.hashsalt": "headstart",  # Otherwise ids inside an SVG are random.
 }
@@ -229,18 +230,25 @@ def mistakes(images: Sequence[Any], captions: Sequence[Mistake], columns: int = 
         message = f"{len(images)} images need as many captions, not {len(captions)}"
         raise ValueError(message)
     columns = max(1, min(columns, len(images)))
-    lines = -(-len(images) // columns)
+    tall = max((np.shape(image)[0] / np.shape(image)[1] for image in images), default=1.0)
+    across, down = 1.25, tall + 0.5  # From one image to the next, in widths of an image.
+    lines = max(1, -(-len(images) // columns))
     with _styled({"axes.grid": False}):
-        figure = _figure(1.25 * columns + 0.3, 1.6 * max(lines, 1) + 0.2)
-        grid = figure.subplots(max(lines, 1), columns, squeeze=False).flat
-        for axes in grid:
-            axes.set_axis_off()
-        for axes, image, caption in zip(grid, images, captions, strict=False):
-            axes.imshow(image, cmap="gray_r", interpolation="nearest")
-            text = f"{caption.label}, taken for {caption.predicted}"
-            axes.set_title(
-                f"{text}\n{100 * caption.confidence:.1f} % sure", fontsize=7, loc="center"
-            )
+        figure = _figure(1.3 * columns, 1.04 * down * lines)
+        axes = figure.subplots()
+        axes.set_axis_off()
+        # One pair of axes for all: a pair for each image takes ten times as long.
+        for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
+            left, top = across * (place % columns), -down * (place // columns)
+            extent = (left, left + 1, top - tall, top)
+            axes.imshow(image, cmap="gray_r", interpolation="nearest", extent=extent)
+            said = f"{caption.label}, taken for {caption.predicted}"
+            said += f"\n{100 * caption.confidence:.1f} % sure"
+            middle = (left + 0.5, top - tall - 0.05)
+            # The limits below leave room for it; a long name is no reason to shrink the images.
+            axes.text(*middle, said, ha="center", va="top", fontsize=7, in_layout=False)
+        axes.set_xlim(-0.1, across * columns)
+        axes.set_ylim(-down * lines, 0.05)
         return _settled(figure)
 
 

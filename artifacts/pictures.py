@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 Histories = Mapping[str, Mapping[str, Sequence[float]]]
 HEAD = "head on "
-BASELINES = ("softmax on pixels", "from scratch")
 
 # So many mistakes are shown as pictures; all of them are in the table.
 MOST_MISTAKES = 18
@@ -39,14 +38,14 @@ class Picture:
 
 
 def draw(
-    evaluation: Mapping[str, Any], histories: Histories, images: npt.NDArray[Any] | None = None
+    evaluation: Mapping[str, Any], histories: Histories, images: npt.NDArray[Any]
 ) -> Iterator[Picture]:
     """Every figure that the values are there for.
 
     Args:
         evaluation: What the stage evaluate measured.
         histories: Keras's history of each training, by name.
-        images: Of ``evaluation["mistakes"]``, (rows, height, width) or (rows, height * width).
+        images: Of ``evaluation["mistakes"]``, (rows, columns).
     """
     yield Picture(
         "learning-curves",
@@ -64,12 +63,10 @@ def draw(
         "accuracy-by-cut",
         "Test accuracy by cut",
         _tell_results(evaluation["results"]),
-        _draw_cuts(evaluation["results"]),
+        _draw_cuts(evaluation),
     )
-    if evaluation.get("calibration"):
-        yield _picture_calibration(evaluation["calibration"])
-    if evaluation.get("mistakes") and images is not None:
-        yield from _picture_mistakes(evaluation, images)
+    yield _picture_calibration(evaluation["calibration"])
+    yield from _picture_mistakes(evaluation, images)
 
 
 def _tell_curves(histories: Histories) -> str:
@@ -94,10 +91,10 @@ def _tell_results(results: Sequence[Mapping[str, Any]]) -> str:
     return f"Test accuracy in % with its interval: {told}."
 
 
-def _draw_cuts(results: Sequence[Mapping[str, Any]]) -> "Figure":
+def _draw_cuts(evaluation: Mapping[str, Any]) -> "Figure":
     fields = ("accuracy", "low", "high")
     points, ranges, baselines = [], [], []
-    for result in results:
+    for result in evaluation["results"]:
         name, values = result["name"], [float(result[field]) for field in fields]
         cut = name.removeprefix(HEAD)
         if cut != name:
@@ -105,7 +102,7 @@ def _draw_cuts(results: Sequence[Mapping[str, Any]]) -> "Figure":
             if "published_low" in result:
                 low, high = result["published_low"], result["published_high"]
                 ranges.append(figures.PublishedRange(cut, low, high))
-        elif name in BASELINES:
+        elif name in evaluation["baselines"]:
             baselines.append(figures.Baseline(name, *values))
     return figures.accuracy_by_cut(points, baselines, ranges)
 
@@ -125,12 +122,14 @@ def _picture_calibration(measured: Mapping[str, Any]) -> Picture:
 
 
 def _picture_mistakes(evaluation: Mapping[str, Any], images: npt.NDArray[Any]) -> Iterator[Picture]:
-    shown = as_pictures(images[:MOST_MISTAKES])
-    if shown is None:
+    shape, names = evaluation["image_shape"], evaluation["target_classes"]
+    worst = evaluation["mistakes"][:MOST_MISTAKES]
+    # Rows of plain columns, in an order that means nothing, are no pictures.
+    if len(shape) != 2 or not worst:
         return
     captions = [
-        figures.Mistake(str(m["label"]), str(m["predicted"]), float(m["confidence"]))
-        for m in evaluation["mistakes"][: len(shown)]
+        figures.Mistake(str(names[m["label"]]), str(names[m["predicted"]]), float(m["confidence"]))
+        for m in worst
     ]
     told = "; ".join(
         f"{m.label} taken for {m.predicted}, {percent(m.confidence)} % sure" for m in captions
@@ -139,17 +138,5 @@ def _picture_mistakes(evaluation: Mapping[str, Any], images: npt.NDArray[Any]) -
         "mistakes",
         "Most confident mistakes",
         f"Test images that {evaluation['chosen']} gets wrong, most confident first: {told}.",
-        figures.mistakes(list(shown), captions),
+        figures.mistakes([image.reshape(shape) for image in images[: len(worst)]], captions),
     )
-
-
-def as_pictures(rows: npt.NDArray[Any]) -> npt.NDArray[Any] | None:
-    """Rows as grey pictures, (rows, height, width); None where they are none.
-
-    Args:
-        rows: (rows, height, width), or (rows, columns) of square pictures.
-    """
-    if rows.ndim == 3:
-        return rows
-    side = int(np.sqrt(rows.shape[1])) if rows.ndim == 2 else 0
-    return rows.reshape(len(rows), side, side) if side and side**2 == rows.shape[1] else None

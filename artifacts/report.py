@@ -18,11 +18,17 @@ from markupsafe import Markup
 from artifacts.files import write_atomic
 from artifacts.garbage import describe_size
 from artifacts.lineage import parents
+from artifacts.reference import Ref
 from artifacts.runs import RunRecord, report_path
 from artifacts.store import DamagedEntry, Manifest, Store, StoreError
-from artifacts.summary import brief, gain_sentence, interval, percent, published
+from artifacts.summary import brief, interval, percent, published
 
 TEMPLATES = Path(__file__).parent / "templates"
+
+# What a page with results needs of an evaluation.
+MEASURED = {"results", "chosen", "gain", "confusion", "per_class", "mistakes", "target_classes"}
+
+WANTED = ("model-card.md", "model.keras", "history.csv", "evaluation.json", "results.md")
 
 STATUS = {
     "running": "This run is still going on; the page shows what is there.",
@@ -78,7 +84,6 @@ def render(store: Store, record: RunRecord, root: str = "..") -> str:
         for stage in record.stages
         if (manifest := store.manifest(stage.name, stage.key))
     }
-    evaluate = entries.get("evaluate")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -92,20 +97,25 @@ def render(store: Store, record: RunRecord, root: str = "..") -> str:
         status=STATUS.get(record.status, ""),
         entries=entries,
         missing=[s.name for s in record.stages if s.name not in entries],
-        evaluation=evaluate.ref.metrics if evaluate else None,
-        headline=gain_sentence(evaluate.ref.metrics) if evaluate else "",
-        figures=list(_figures(store, entries.get("publish"))),
-        files=list(_files(store, entries, root)),
+        evaluation=_evaluation(entries),
+        figures=list(_figures(store, entries["publish"].ref)) if "publish" in entries else [],
+        files=list(_files(entries, root)),
         hosts=_grouped(entries, "host"),
         versions=_grouped(entries, "versions"),
         parents=parents,
     )
 
 
-def _figures(store: Store, publish: Manifest | None) -> Iterator[Figure]:
-    for told in publish.ref.metrics.get("figures", ()) if publish else ():
+def _evaluation(entries: Mapping[str, Manifest]) -> dict[str, Any] | None:
+    """What was measured; of another release's evaluation, which measured other things, nothing."""
+    measured = entries["evaluate"].ref.metrics if "evaluate" in entries else {}
+    return measured if measured.keys() >= MEASURED else None
+
+
+def _figures(store: Store, publish: Ref) -> Iterator[Figure]:
+    for told in publish.metrics["figures"]:
         try:
-            svg = store.read_bytes(publish.ref, f"{told['name']}.svg") if publish else b""
+            svg = store.read_bytes(publish, f"{told['name']}.svg")
             drawing = _inline(svg.decode(), told["name"])
         except (DamagedEntry, StoreError):
             drawing = None
@@ -127,22 +137,12 @@ def _inline(svg: str, name: str) -> Markup:
     return Markup(head + label + end + rest)  # noqa: S704
 
 
-def _files(
-    store: Store, entries: Mapping[str, Manifest], root: str
-) -> Iterator[tuple[str, str, str]]:
+def _files(entries: Mapping[str, Manifest], root: str) -> Iterator[tuple[str, str, str]]:
     """Name, address and size of each file that a reader may want."""
-    wanted = {
-        "publish": ("model-card.md", "results.md"),
-        "export-checkpoint": ("model-card.md", "model.keras"),
-        "evaluate": ("evaluation.json",),
-        "pretrain": ("history.csv",),
-        "fine-tune": ("history.csv",),
-        "train-baselines": ("history.csv",),
-    }
-    for stage, names in wanted.items():
-        ref = entries[stage].ref if stage in entries else None
-        for name in names:
-            if ref and name in ref.files:
+    for stage, manifest in entries.items():
+        ref = manifest.ref
+        for name in WANTED:
+            if name in ref.files:
                 address = f"{root}/{quote(f'{stage}/{ref.key}/{name}')}"
                 yield f"{stage}: {name}", address, describe_size(ref.files[name].size)
 

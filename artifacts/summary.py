@@ -36,11 +36,6 @@ def published(result: Mapping[str, Any]) -> str:
     return f"{percent(result['published_low'])} to {percent(result['published_high'])}"
 
 
-def gain_sentence(evaluation: Evaluation) -> str:
-    """Whether transfer pays, as the evaluation measured it."""
-    return str(evaluation["gain"]["sentence"])
-
-
 def results_rows(results: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The results as rows of a table for people.
 
@@ -75,7 +70,7 @@ def results_markdown(evaluation: Evaluation) -> str:
     lines = [
         f"Test accuracy in percent; `{chosen}` was chosen on validation images.",
         results_table(evaluation),
-        gain_sentence(evaluation),
+        evaluation["gain"]["sentence"],
         f"Classes as `{chosen}` tells them apart:",
         classes_table(evaluation),
     ]
@@ -105,15 +100,18 @@ def classes_table(evaluation: Evaluation) -> str:
     )
 
 
-def mistakes_table(evaluation: Evaluation) -> str:
-    """The most confident mistakes, most confident first."""
-    return table(
-        ("test row", "class", "taken for", "sure, %"),
-        (
-            (m["row"], m["label"], m["predicted"], percent(m["confidence"]))
-            for m in evaluation.get("mistakes", ())
-        ),
-    )
+def mistake_rows(evaluation: Evaluation) -> list[dict[str, str]]:
+    """The most confident mistakes as rows of a table for people, most confident first."""
+    names = evaluation["target_classes"]
+    return [
+        {
+            "Sure, %": percent(mistake["confidence"]),
+            "class": str(names[mistake["label"]]),
+            "taken for": str(names[mistake["predicted"]]),
+            "test row": str(mistake["row"]),
+        }
+        for mistake in evaluation["mistakes"]
+    ]
 
 
 def stages_markdown(stages: Sequence[StageRecord]) -> str:

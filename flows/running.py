@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import os
+import shlex
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from artifacts.runs import RunRecord, StageRecord, beginning, load_runs, report_path
@@ -70,8 +72,6 @@ def run(config: Config, rerun: Rerun, store: Store, output: Output, record: bool
         sys.stdout.write(done.model_dump_json(indent=1) + "\n")
     else:
         _show(done, store, output)
-        if config.run.tensorboard:
-            _point_to_logs(done, store, output)
     return done
 
 
@@ -170,16 +170,6 @@ def _import_libraries() -> None:
             os.close(terminal)
 
 
-def _point_to_logs(done: RunRecord, store: Store, output: Output) -> None:
-    for stage in done.stages:
-        if stage.name == "publish":
-            logs = store.entry_path(stage.name, stage.key) / LOGS
-            text = f"TensorBoard: tensorboard --logdir '{logs}'"
-            if not importlib.util.find_spec("tensorboard"):
-                text += " (not installed: pip install 'headstart[tensorboard]')"
-            output.remarks.print(text, markup=False, soft_wrap=True)
-
-
 def _show(done: RunRecord, store: Store, output: Output) -> None:
     manifests = [store.manifest(stage.name, stage.key) for stage in done.stages]
     found = {m.ref.stage: result_of(m.ref.stage, m.ref.metrics) for m in manifests if m}
@@ -194,9 +184,18 @@ def _show(done: RunRecord, store: Store, output: Output) -> None:
         if stage.name == "publish":
             place = store.entry_path(stage.name, stage.key)
             output.remarks.print(f"Figures and tables: {place}", markup=False, soft_wrap=True)
+            if (place / LOGS).is_dir():
+                output.remarks.print(_point_to_logs(place / LOGS), markup=False, soft_wrap=True)
     if done.flow_run_id:
         output.remarks.print("See the run in Prefect's UI: headstart ui", soft_wrap=True)
     if done.run:
         report = report_path(store.root, done.run)
         where = str(report) if report.exists() else f"headstart show {done.run} --open"
         output.remarks.print(f"Report: {where}", markup=False, soft_wrap=True)
+
+
+def _point_to_logs(logs: Path) -> str:
+    command = f"TensorBoard: tensorboard --logdir {shlex.quote(str(logs))}"
+    if importlib.util.find_spec("tensorboard"):
+        return command
+    return f"{command} (not installed: pip install 'headstart[tensorboard]')"

@@ -10,7 +10,7 @@ from prefect import flow, get_run_logger, runtime
 from artifacts.reference import Ref
 from artifacts.report import save_report
 from artifacts.runs import RunRecord, StageRecord, save_run, staying_alive
-from artifacts.store import DamagedEntry, Store
+from artifacts.store import DamagedEntry, Manifest, Store
 from flows.live import LiveProgress
 from flows.pipeline import pipeline
 from flows.preflight import Prepared, default_store, prepare
@@ -80,7 +80,8 @@ class _Run:
         self.config, self.store = config, store
         self.source, self.selection = prepared.source, prepared.selection
         self.steps = len(prepared.steps)
-        self.reasons = {step.name: step.reasons for step in prepared.steps}
+        # Of a stage that waited for others it is known only once they have run.
+        self.reasons = {step.name: step.reasons for step in prepared.steps if step.state == "run"}
         self.stages: dict[str, StageRecord] = {}
         # Named in the record from the start, so that nobody tidies away what is still to be used.
         self.planned = {
@@ -155,14 +156,13 @@ class _Run:
         manifest = self.store.manifest(ref.stage, ref.key)
         resumed = manifest is not None and manifest.resumed
         before = self.stages.get(ref.stage)
-        why = () if cached else self.reasons.get(ref.stage) or ("Prefect was told to compute it",)
         record = StageRecord(
             name=ref.stage,
             state="cached" if cached else "resumed" if resumed else "ran",
             key=ref.key,
             digest=ref.digest,
             seconds=round(seconds, 3),
-            why=why,
+            why=() if cached else self._why(ref.stage, manifest),
         )
         # A stage gone through again for the sake of a damaged one before it counts once.
         if not (cached and before):
@@ -171,6 +171,12 @@ class _Run:
         self.under_way = ""
         self._save("running")
         progress.emit(progress.Event(ref.stage, "end", record.state, values={"seconds": seconds}))
+
+    def _why(self, name: str, manifest: Manifest | None) -> tuple[str, ...]:
+        inputs = dict.fromkeys(ref.stage for ref in manifest.inputs.values()) if manifest else {}
+        ran = [one for one in inputs if one in self.stages and self.stages[one].state != "cached"]
+        found = (f"input{'s' if len(ran) > 1 else ''} {', '.join(ran)} ran",) if ran else ()
+        return self.reasons.get(name) or found or ("Prefect was told to compute it",)
 
     def _describe(self, error: BaseException) -> str:
         return ": ".join(filter(None, [self.under_way, str(error) or type(error).__name__]))

@@ -9,7 +9,6 @@ from artifacts.reference import Ref
 from artifacts.summary import results_markdown
 from tasks.stage import Work, stage
 
-IMAGES = "mistakes.npy"
 LOGS = "tensorboard"
 
 
@@ -27,11 +26,12 @@ def publish(
     measured = evaluation.metrics
     histories = {
         "pretraining": work.json(pretrained, "history.json"),
-        **_shown_histories(work, heads, trained, measured),
+        **_target_histories(work, heads, trained),
     }
-    images = work.array(evaluation, IMAGES) if IMAGES in evaluation.files else None
+    shown = ("pretraining", measured["chosen"], *measured["baselines"])
+    images = work.array(evaluation, "mistakes.npy")
     described = []
-    for picture in draw(measured, histories, images):
+    for picture in draw(measured, {name: histories[name] for name in shown}, images):
         for kind in ("png", "svg"):
             content = figures.render(picture.figure, kind)
             work.save_bytes(f"{picture.name}.{kind}", content)
@@ -44,10 +44,8 @@ def publish(
     return {"figures": described}
 
 
-def _shown_histories(
-    work: Work, heads: Ref, trained: tuple[Ref, ...], measured: dict[str, Any]
-) -> dict[str, Any]:
-    """The histories of the chosen one and of the baselines, phases one after the other."""
+def _target_histories(work: Work, heads: Ref, trained: tuple[Ref, ...]) -> dict[str, Any]:
+    """A history for each result's name; of an ensemble the first network's, its phases joined."""
     histories = {
         f"head on {layer}": history for layer, history in work.json(heads, "history.json").items()
     }
@@ -60,7 +58,7 @@ def _shown_histories(
         histories[ref.metrics["title"]] = {
             name: [value for phase in first for value in phase[name]] for name in first[0]
         }
-    return {name: histories[name] for name in (measured["chosen"], *measured["baselines"])}
+    return histories
 
 
 def _save_events(work: Work, histories: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ Keys are the same for every run, so the UI shows each as a timeline of versions.
 
 import base64
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from artifacts.lineage import diagram, parents
 from artifacts.reference import Ref
@@ -12,9 +13,8 @@ from artifacts.runs import RunRecord, report_path
 from artifacts.store import Store
 from artifacts.summary import (
     class_rows,
-    gain_sentence,
     listed,
-    mistakes_table,
+    mistake_rows,
     results_rows,
     results_table,
     stages_markdown,
@@ -22,6 +22,7 @@ from artifacts.summary import (
 )
 
 Refs = Mapping[str, Ref]
+Shown = tuple[str, str, str]
 
 
 def post_artifacts(store: Store, refs: Refs, record: RunRecord) -> None:
@@ -32,45 +33,52 @@ def post_artifacts(store: Store, refs: Refs, record: RunRecord) -> None:
     """
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    published = refs.get("publish")
-    for name in published.files if published else ():
-        store.file(published, name)  # type: ignore[arg-type] # Empty without it.
+    measured = _measured(refs)
     about = f"Run {record.run}: "
-    for key, title, text in _markdown(store, refs, record):
+    for key, title, text in _texts(store, refs, record):
         create_markdown_artifact(markdown=text, key=key, description=about + title)
-    if published:
-        rows = results_rows(record.results)
-        title = "test accuracies with intervals, beside the published ranges"
-        create_table_artifact(table=rows, key="results", description=about + title)
-    evaluation = refs.get("evaluate")
-    if evaluation and "per_class" in evaluation.metrics:
-        title = f"classes as {evaluation.metrics['chosen']} tells them apart"
-        rows = class_rows(evaluation.metrics)
-        create_table_artifact(table=rows, key="per-class", description=about + title)
+    for key, title, rows in _tables(measured) if measured else ():
+        create_table_artifact(table=rows, key=key, description=about + title)
 
 
-def _markdown(store: Store, refs: Refs, record: RunRecord) -> Iterator[tuple[str, str, str]]:
+def _measured(refs: Refs) -> dict[str, Any]:
+    return refs["evaluate"].metrics if "evaluate" in refs else {}
+
+
+def _texts(store: Store, refs: Refs, record: RunRecord) -> Iterator[Shown]:
     """Key, title and text of each artifact that is a text."""
-    published, evaluation = refs.get("publish"), refs.get("evaluate")
-    mistakes = mistakes_table(evaluation.metrics) if evaluation else ""
-    for figure in published.metrics.get("figures", ()) if published else ():
-        # The UI strips inline SVG and cannot reach local files, but shows data URIs.
-        image = store.read_bytes(published, f"{figure['name']}.png")  # type: ignore[arg-type]
-        text = f"![{figure['title']}](data:image/png;base64,{base64.b64encode(image).decode()})"
-        more = mistakes if figure["name"] == "mistakes" else figure["alt"]
-        yield figure["name"], figure["title"], f"{text}\n\n{more}\n"
+    if "publish" in refs:
+        yield from _figures(store, refs["publish"])
     yield "lineage", "what was made from what", _lineage(store, refs)
     yield "files", "where the results lie", _files(store, refs, record)
-    yield "run-summary", "stages and results", _summary(refs, record)
+    yield "run-summary", "stages and results", _summary(_measured(refs), record)
 
 
-def _summary(refs: Refs, record: RunRecord) -> str:
+def _tables(measured: Mapping[str, Any]) -> Iterator[tuple[str, str, list[dict[str, str]]]]:
+    """Key, title and rows of each artifact that is a table."""
+    title = "test accuracies with intervals, beside the published ranges"
+    yield "results", title, results_rows(measured["results"])
+    title = f"classes as {measured['chosen']} tells them apart"
+    yield "per-class", title, class_rows(measured)
+    yield "mistakes-table", "most confident mistakes", mistake_rows(measured)
+
+
+def _figures(store: Store, publish: Ref) -> Iterator[Shown]:
+    # Damage to what is not shown here is found here as well, and healed.
+    for name in publish.files:
+        store.file(publish, name)
+    for figure in publish.metrics["figures"]:
+        # The UI strips inline SVG and cannot reach local files, but shows data URIs.
+        image = base64.b64encode(store.read_bytes(publish, f"{figure['name']}.png")).decode()
+        text = f"![{figure['title']}](data:image/png;base64,{image})\n\n{figure['alt']}\n"
+        yield figure["name"], figure["title"], text
+
+
+def _summary(measured: Mapping[str, Any], record: RunRecord) -> str:
     parts = [f"# Run {record.run}"]
-    evaluation = refs.get("evaluate")
-    if evaluation and "chosen" in evaluation.metrics:
-        measured = evaluation.metrics
+    if measured:
         chosen = f"Test accuracy in %; `{measured['chosen']}` was chosen on validation images."
-        parts += [f"**{gain_sentence(measured)}**", chosen, results_table(measured)]
+        parts += [f"**{measured['gain']['sentence']}**", chosen, results_table(measured)]
     parts += ["What ran, and why:", stages_markdown(record.stages)]
     return "\n\n".join(parts)
 

@@ -7,15 +7,21 @@ import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from artifacts.figures import (
+    VARIABLES,
     Baseline,
+    Bin,
     CutPoint,
+    Mistake,
     PublishedRange,
     accuracy_by_cut,
+    calibration,
     confusion_matrix,
     learning_curves,
+    mistakes,
     render,
 )
 
@@ -38,6 +44,8 @@ def every_figure():
             [Baseline("softmax on pixels", 0.85, 0.84, 0.86)],
             [PublishedRange("hidden2", 0.64, 0.763)],
         ),
+        "calibration": calibration([Bin(0.5, 0.4, 10), Bin(0.95, 0.97, 90)]),
+        "mistakes": mistakes([np.eye(28)] * 18, [Mistake("five", "six", 0.999)] * 18),
     }
 
 
@@ -148,3 +156,29 @@ def test_a_published_range_of_an_unknown_cut_is_left_out():
 def test_importing_figures_does_not_import_matplotlib():
     code = "import sys, artifacts.figures; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 6, 7, 24])
+@pytest.mark.parametrize("shape", [(28, 28), (8, 20), (1, 3)])
+def test_every_mistake_is_shown_with_what_it_is_and_was_taken_for(count, shape):
+    captions = [Mistake("5", str(number), 0.5) for number in range(count)]
+    figure = mistakes([np.ones(shape)] * count, captions)
+    assert texts(figure) == {f"5, taken for {number}\n50.0 % sure" for number in range(count)}
+    assert render(figure, "svg").count(b"<image") == count
+
+
+def test_mistakes_without_captions_are_refused():
+    with pytest.raises(ValueError, match="1 images need as many captions, not 0"):
+        mistakes([np.ones((2, 2))], [])
+
+
+def test_a_calibration_without_bins_is_drawn():
+    assert render(calibration([])).startswith(b"\x89PNG")
+
+
+def test_a_page_can_set_the_colours_of_an_svg():
+    svg = render(every_figure()["cuts"], "svg").decode()
+    for colour, name in VARIABLES.items():
+        assert f": {colour}" not in svg
+        assert f"var({name}, " in svg or colour not in svg
+    assert "var(--ink, #333333)" in svg

@@ -7,15 +7,16 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from artifacts import figures
 from artifacts.card import Checkpoint, checkpoint_card, results_card
-from artifacts.pictures import as_pictures, draw
+from artifacts.pictures import draw
 from artifacts.report import render, save_report
 from artifacts.runs import RunRecord, StageRecord, report_path
 from artifacts.store import Store
-from artifacts.summary import brief, gain_sentence, results_table, table
+from artifacts.summary import brief, results_table, table
 
 ROOT = Path(__file__).parent.parent
 HISTORY = {"loss": [0.9, math.nan], "val_loss": [0.8, math.nan], "accuracy": [0.5, 0.6]}
@@ -31,10 +32,17 @@ EVALUATION = {
         {"name": "from scratch", "accuracy": 0.7, "low": 0.63, "high": 0.76, "rows": 200},
     ],
     "chosen": "head on hidden1",
+    "baselines": ["softmax on pixels", "from scratch"],
     "gain": {
         **{"baseline": "softmax on pixels", "removed": 0.5, "low": 0.3, "high": 0.65},
-        **{"p_value": 0.0123, "method": "paired", "sentence": "Transfer removes 50% of errors."},
+        **{"p_value": 0.0123, "method": "paired", "sentence": "Transfer pays: 50% fewer errors."},
     },
+    "calibration": {
+        **{"temperature": 1.31, "ece_before": 0.05, "ece_after": 0.01},
+        "bins": [{"confidence": 0.6, "accuracy": 0.5, "rows": 40}],
+    },
+    "mistakes": [{"row": 17, "label": 0, "predicted": 1, "confidence": 0.991}],
+    "image_shape": [4, 4],
     "source_classes": [0, 1],
     "target_classes": [5, 6],
     "few_shot": 100,
@@ -44,13 +52,8 @@ EVALUATION = {
         {"class": name, "precision": 0.9, "recall": 0.9, "f1": 0.9, "rows": 100} for name in (5, 6)
     ],
 }
-MORE = {
-    "calibration": {
-        **{"temperature": 1.31, "ece_before": 0.05, "ece_after": 0.01},
-        "bins": [{"confidence": 0.6, "accuracy": 0.5, "rows": 40, "low": 0.3}],
-    },
-    "mistakes": [{"row": 17, "label": 5, "predicted": 6, "confidence": 0.991}],
-}
+IMAGES = np.linspace(0, 255, 16).reshape(1, 16)
+FIGURES = ["learning-curves", "confusion-matrix", "accuracy-by-cut", "calibration", "mistakes"]
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
 
 
@@ -78,7 +81,7 @@ def commit(store, stage, metrics, contents=None, **facts):
 
 
 def make_run(store, evaluation=EVALUATION, run="20261122-000000-abcd", status="completed", **more):
-    pictures = list(draw(evaluation, {"pretraining": HISTORY}))
+    pictures = list(draw(evaluation, {"pretraining": HISTORY}, IMAGES))
     drawn = {f"{p.name}.svg": figures.render(p.figure, "svg") for p in pictures}
     told = [{"name": p.name, "title": p.title, "alt": p.alt} for p in pictures]
     settings = {"source.kind": "mnist", "source.files": {"images": "abc123"}}
@@ -103,9 +106,15 @@ def store(tmp_path):
 
 
 def test_the_page_says_what_the_run_found(store):
-    html = render(store, make_run(store, EVALUATION | MORE))
+    html = render(store, make_run(store, EVALUATION))
     for words in (
-        *("Transfer removes 50% of errors.", "85.0 to 93.0", "70.0 to 75.0", "p = 0.012", "abc123"),
+        *(
+            "Transfer pays: 50% fewer errors.",
+            "85.0 to 93.0",
+            "70.0 to 75.0",
+            "p = 0.012",
+            "abc123",
+        ),
         *("new", "keras", "3.15", "processors", "5, 6", "99.1", "SHA-256", "results.md", "17"),
     ):
         assert words in html, words
@@ -131,14 +140,14 @@ def test_the_pages_ids_are_unique_and_what_they_refer_to_is_there(store):
 
 
 def test_headings_come_in_order_and_tables_say_what_they_hold(store):
-    page = Page(render(store, make_run(store, EVALUATION | MORE)))
+    page = Page(render(store, make_run(store, EVALUATION)))
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
     assert len(page.all("table")) == len(page.all("caption")) > 3
     assert all(cell.get("scope") in ("row", "col") for cell in page.all("th"))
     drawings = [svg for svg in page.all("svg") if svg.get("role") == "img"]
-    assert len(drawings) == 4
+    assert len(drawings) == len(FIGURES)
 
 
 def test_names_cannot_smuggle_in_markup(store):
@@ -173,6 +182,13 @@ def test_a_run_that_published_nothing_says_so(store):
     assert "85.0 to 93.0" in html
 
 
+def test_another_releases_evaluation_is_not_shown(store):
+    before = {name: value for name, value in EVALUATION.items() if name != "gain"}
+    html = render(store, make_run(store, before))
+    assert "Interval" not in html
+    assert "learning-curves" in html
+
+
 def test_damage_is_named_and_the_rest_is_shown(store):
     record = make_run(store)
     entry = store.entry_path("publish", "publish-key")
@@ -183,7 +199,7 @@ def test_damage_is_named_and_the_rest_is_shown(store):
     assert html.count("The drawing is damaged or missing") == 2
     assert "onload" not in html
     assert "No longer in the store, or damaged: load-dataset." in html
-    assert html.count('role="img"') == 1
+    assert html.count('role="img"') == len(FIGURES) - 2
 
 
 def test_the_page_lies_beside_the_record_in_any_folder(tmp_path):
@@ -216,10 +232,6 @@ def test_making_a_page_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_the_measured_gain_is_said_where_it_is_measured():
-    assert gain_sentence(EVALUATION) == "Transfer removes 50% of errors."
-
-
 def test_many_reasons_are_cut_short():
     assert brief(("a", "b")) == "a; b"
     assert brief(tuple("abcdef")) == "a; b; c; d; and 2 more"
@@ -229,24 +241,16 @@ def test_a_cell_ends_no_cell():
     assert table(("a",), [("x|y\n<b>",)]).splitlines()[-1] == "| x\\|y &lt;b> |"
 
 
-def test_pictures_are_drawn_for_what_was_measured():
-    import numpy as np
-
-    plain = [p.name for p in draw(EVALUATION, {})]
-    assert plain == ["learning-curves", "confusion-matrix", "accuracy-by-cut"]
-    every = list(draw(EVALUATION | MORE, {"pretraining": HISTORY}, np.zeros((1, 16))))
-    assert [p.name for p in every] == [*plain, "calibration", "mistakes"]
+def test_pictures_are_drawn_of_all_that_was_measured():
+    every = list(draw(EVALUATION, {"pretraining": HISTORY}, IMAGES))
+    assert [p.name for p in every] == FIGURES
     assert "5 taken for 6, 99.1 % sure" in every[-1].alt
     assert "Lowest validation loss: pretraining 0.8 at epoch 1 of 2." in every[0].alt
 
 
-def test_rows_that_are_no_pictures_are_not_drawn():
-    import numpy as np
-
-    assert as_pictures(np.zeros((2, 9))).shape == (2, 3, 3)
-    assert as_pictures(np.zeros((2, 3, 5))).shape == (2, 3, 5)
-    assert as_pictures(np.zeros((2, 7))) is None
-    assert as_pictures(np.zeros(4)) is None
+@pytest.mark.parametrize("changed", [{"mistakes": []}, {"image_shape": [16]}])
+def test_no_mistakes_and_rows_that_are_no_pictures_are_not_drawn(changed):
+    assert [p.name for p in draw(EVALUATION | changed, {}, IMAGES)] == FIGURES[:-1]
 
 
 CARD_HEADINGS = [

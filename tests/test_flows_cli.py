@@ -249,6 +249,15 @@ def test_one_stage_asked_for_is_computed_alone(tiny, finished):
     again = tiny.json("run", "--tiny", "--refresh", "evaluate")
     assert states(again) == {n: "ran" if n == "evaluate" else "cached" for n in STAGES}
     assert digests(again) == digests(finished[1])
+    reasons = {stage["name"]: stage["why"] for stage in again["stages"]}
+    assert reasons == {name: ["asked for"] if name == "evaluate" else [] for name in STAGES}
+
+
+def test_a_first_run_says_why_each_stage_ran(finished):
+    reasons = {stage["name"]: stage["why"] for stage in finished[1]["stages"]}
+    assert reasons["load-dataset"] == ["never ran"]
+    assert reasons["export-checkpoint"] == ["input pretrain ran"]
+    assert reasons["pretrain"] == ["inputs load-dataset, split-source ran"]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,10 @@ GRAPH = read_graph(Config())
 NOISE = "noise/"
 RESULTS = ("deep/array.npy", "result.json", f"{NOISE}random.bin")
 FIGURE = {"name": "figure", "title": "A figure", "alt": "what it shows"}
+# What is shown of an evaluation and, of that, what is a list: here all are empty.
+LISTS = ("results", "per_class", "mistakes", "target_classes", "confusion")
+GAIN = {"sentence": "No gain.", "p_value": 1.0, "method": "none"}
+MEASURED = {"chosen": "it", "confidence": 0.95, "gain": GAIN, **{name: [] for name in LISTS}}
 PUBLISHED = ("results.md", "figure.png", "figure.svg")
 
 
@@ -57,7 +61,7 @@ class Imitation:
             work.draft.volatile = (NOISE,)
             for name in PUBLISHED if stage.name == "publish" else ():
                 work.save_bytes(name, told.encode())
-            return {"told": told, "results": [], "figures": [FIGURE]}
+            return {"told": told, "figures": [FIGURE], **MEASURED}
 
         return dataclasses.replace(stage, function=function)
 
