@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Format = Literal["png", "svg"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DOTTED = (0, (2, 1.5))
 INK, GREY, PALE, PAPER = "#333333", "#6b6b6b", "#e6e6e6", "#ffffff"
 ON_COLOUR = "#262626"  # Dark text on a cell of the colour map, which is light in dark mode too.
@@ -103,6 +104,24 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """A mean accuracy over seeds and its interval, in 0 to 1, at a number of images."""
+
+    labels: int
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How well one strategy does with more and more images."""
+
+    name: str
+    points: Sequence[CurvePoint]
+
+
+@dataclass(frozen=True)
 class PublishedRange:
     """The lowest and highest accuracy published for one cut, in 0 to 1."""
 
@@ -178,6 +197,34 @@ def accuracy_by_cut(
         axes.set_xlabel("hidden layer whose output the new head reads (bottom to top)")
         axes.set_ylabel("test accuracy (%)")
         axes.grid(visible=False, axis="x")
+        figure.legend(loc="outside lower center", ncols=2)
+        return _settled(figure)
+
+
+def label_efficiency(curves: Sequence[Curve]) -> "Figure":
+    """Test error against the number of labelled images, a line for each strategy.
+
+    Args:
+        curves: Means over seeds with their intervals.
+    """
+    with _styled():
+        figure = _figure(8.0, 4.6)
+        axes = figure.subplots()
+        for index, (colour, curve) in enumerate(zip(_colours(len(curves)), curves, strict=True)):
+            x = [point.labels for point in curve.points]
+            errors = [100 * (1 - point.accuracy) for point in curve.points]
+            low = [100 * (1 - point.high) for point in curve.points]
+            high = [100 * (1 - point.low) for point in curve.points]
+            marker = MARKERS[index % len(MARKERS)]
+            axes.plot(x, errors, color=colour, marker=marker, markersize=4, label=curve.name)
+            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        ticks = sorted({point.labels for curve in curves for point in curve.points})
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("training images of each target class")
+        axes.set_ylabel("test error (%)")
         figure.legend(loc="outside lower center", ncols=2)
         return _settled(figure)
 

@@ -132,3 +132,17 @@ def _cell(value: object) -> str:
     """A value that ends no cell and starts no HTML element."""
     text = str(value).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
     return " ".join(text.split())
+
+
+def study_rows(study: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A study's mean accuracies as rows of a table: strategies down, numbers of images across."""
+    cells: dict[str, dict[str, str]] = {}
+    for curve in study["results"]:
+        row = cells.setdefault(curve["strategy"], {"": curve["strategy"]})
+        row[str(curve["labels"])] = f"{percent(curve['accuracy'])} ({interval(curve)})"
+    gains = {
+        str(gain["labels"]): f"{100 * gain['removed']:.0f}% "
+        f"({100 * gain['low']:.0f} to {100 * gain['high']:.0f})"
+        for gain in study["gains"]
+    }
+    return [*cells.values(), {"": "errors removed by the chosen one", **gains}]

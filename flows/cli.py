@@ -20,8 +20,9 @@ from rich.table import Table
 from artifacts.garbage import describe_size
 from artifacts.store import Store, StoreError
 from flows import records, server
+from flows.grid import study as run_cells
 from flows.preflight import default_store
-from flows.running import Output, show_plan
+from flows.running import Output, Program, show_plan
 from flows.running import run as run_pipeline
 from flows.selection import Rerun, read_graph, select
 from flows.terminal import NARROW, Screen, mute
@@ -130,6 +131,33 @@ def run(
         show_plan(settings, rerun, _store(store), output)
     else:
         run_pipeline(settings, rerun, _store(store), output, record)
+    return DONE
+
+
+@app.command
+def study(
+    *,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    tiny: Tiny = False,
+    preset: Preset = "",
+    dry_run: Annotated[bool, Parameter(help="Say what would run and why; run nothing.")] = False,
+    store: StorePath = None,
+    quiet: Annotated[bool, Parameter(help="Results and errors only.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Compare strategies over numbers of images and seeds, with intervals.
+
+    Section study of the settings says which cells there are. Each is cached: a
+    further seed computes only its own.
+    """
+    settings = _config(config, set_, None, tiny, preset)
+    output = Output(as_json=as_json, quiet=quiet)
+    program = Program(run_cells, "flows.study:run_study", settings.study.labels)
+    if dry_run:
+        show_plan(settings, Rerun(), _store(store), output, program)
+    else:
+        run_pipeline(settings, Rerun(), _store(store), output, record=False, program=program)
     return DONE
 
 

@@ -46,20 +46,22 @@ def make_plan(
     """What would become of each wanted stage, in running order."""
     planner = _Planner(store, selection)
     job(config, source, planner)
-    return planner.steps
+    return list(planner.found.values())
 
 
 class _Planner:
     def __init__(self, store: Store, selection: Selection) -> None:
         self.store = store
         self.selection = selection
-        self.steps: list[Step] = []
+        self.found: dict[tuple[str, str], Step] = {}
 
     def __call__(self, stage: Stage, /, **arguments: Any) -> Ref:
         if stage.name not in self.selection.wanted:
             return Ref.pending(stage.name)
-        step = self._look(stage, arguments)
-        self.steps.append(step)
+        asked = stage.name, stage.fingerprint(arguments)
+        if asked not in self.found:
+            self.found[asked] = self._look(stage, arguments)
+        step = self.found[asked]
         # A stage computed afresh most likely gives what it gave before.
         return step.ref or Ref.pending(stage.name)
 

@@ -1,5 +1,6 @@
 """One run from the command line: settled, run through Prefect only if need be, shown."""
 
+import importlib
 import importlib.util
 import json
 import os
@@ -14,11 +15,22 @@ from typing import Any
 
 from artifacts.runs import RunRecord, StageRecord, beginning, load_runs, report_path
 from artifacts.store import Store
+from artifacts.summary import study_rows
 from flows import server
 from flows.ghosts import bury_ghosts
+from flows.pipeline import Job, pipeline
 from flows.preflight import Prepared, prepare
 from flows.selection import Rerun
-from flows.terminal import NARROW, Display, Log, Screen, plan_table, result_of, run_tables
+from flows.terminal import (
+    NARROW,
+    Display,
+    Log,
+    Screen,
+    plan_table,
+    result_of,
+    run_tables,
+    study_table,
+)
 from models.config import Config
 from tasks import progress
 from tasks.publish import LOGS
@@ -50,7 +62,34 @@ class Output:
         return Screen(stderr=True, quiet=self.quiet)
 
 
-def run(config: Config, rerun: Rerun, store: Store, output: Output, record: bool) -> RunRecord:
+@dataclass(frozen=True)
+class Program:
+    """One of the flows that the command line runs.
+
+    Attributes:
+        job: What it does with stages.
+        flow: Its Prefect flow, as ``module:name``; imported only if something has to run.
+        few_shot: Numbers of images it needs besides the settings' own.
+    """
+
+    job: Job = pipeline
+    flow: str = "flows.transfer_learning:transfer_learning"
+    few_shot: tuple[int, ...] = ()
+
+    def load(self) -> Any:
+        """Imports Prefect and the flow."""
+        module, _, name = self.flow.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+
+def run(
+    config: Config,
+    rerun: Rerun,
+    store: Store,
+    output: Output,
+    record: bool,
+    program: Program = Program(),  # noqa: B008 - frozen
+) -> RunRecord:
     """Runs the pipeline, or tells at once that there is nothing to do.
 
     Args:
@@ -59,15 +98,16 @@ def run(config: Config, rerun: Rerun, store: Store, output: Output, record: bool
         store: Where results lie and go.
         output: Where and how to speak.
         record: Make a flow run in Prefect's database even if nothing has to run.
+        program: What to run, if not the pipeline.
     """
     began = time.monotonic()
-    prepared = prepare(config, rerun, store)
+    prepared = prepare(config, rerun, store, program.job, program.few_shot)
     if prepared.is_idle and not record and not _prefect_is_told_to_compute():
         done = _idle_record(config, prepared, store, began)
         output.remarks.print("Nothing to run: every result is in the store.")
     else:
         store.check_writable()
-        done = _run_flow(config, rerun, store, prepared, output)
+        done = _run_flow(config, rerun, store, prepared, output, program)
     if output.as_json:
         sys.stdout.write(done.model_dump_json(indent=1) + "\n")
     else:
@@ -81,9 +121,15 @@ def _prefect_is_told_to_compute() -> bool:
     return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in names)
 
 
-def show_plan(config: Config, rerun: Rerun, store: Store, output: Output) -> None:
+def show_plan(
+    config: Config,
+    rerun: Rerun,
+    store: Store,
+    output: Output,
+    program: Program = Program(),  # noqa: B008 - frozen
+) -> None:
     """Tells what a run would do, and why."""
-    steps = prepare(config, rerun, store).steps
+    steps = prepare(config, rerun, store, program.job, program.few_shot).steps
     if output.as_json:
         plan = [
             {"name": s.name, "state": s.state, "since": s.created, "reasons": list(s.reasons)}
@@ -96,9 +142,7 @@ def show_plan(config: Config, rerun: Rerun, store: Store, output: Output) -> Non
 
 def _idle_record(config: Config, prepared: Prepared, store: Store, began: float) -> RunRecord:
     refs = [step.ref for step in prepared.steps if step.ref]
-    results: list[dict[str, Any]] = next(
-        (r.metrics["results"] for r in refs if r.stage == "evaluate"), []
-    )
+    results = [ref.metrics["results"] for ref in refs if "results" in ref.metrics][-1:]
     behind = _run_behind({ref.stage: ref.digest for ref in refs}, store)
     return RunRecord(
         run=behind.run if behind else "",
@@ -112,7 +156,7 @@ def _idle_record(config: Config, prepared: Prepared, store: Store, began: float)
             StageRecord(name=r.stage, state="cached", key=r.key, digest=r.digest, seconds=0.0)
             for r in refs
         ),
-        results=tuple(results),
+        results=tuple(*results),
     )
 
 
@@ -126,7 +170,12 @@ def _run_behind(digests: dict[str, str], store: Store) -> RunRecord | None:
 
 
 def _run_flow(
-    config: Config, rerun: Rerun, store: Store, prepared: Prepared, output: Output
+    config: Config,
+    rerun: Rerun,
+    store: Store,
+    prepared: Prepared,
+    output: Output,
+    program: Program,
 ) -> RunRecord:
     server.settle_environment()
     for name, value in QUIET_TENSORFLOW.items():
@@ -139,8 +188,7 @@ def _run_flow(
     with server.connection() as prefect_server:
         import prefect
 
-        from flows.transfer_learning import transfer_learning
-
+        flow = program.load()
         if not prepared.is_idle:
             _import_libraries()
         prefect_server.wait()
@@ -149,7 +197,8 @@ def _run_flow(
                 output.remarks.print(f"Run {name} had died: marked as crashed in Prefect.")
             # The tasks' own tag: a further one would cost each task a question to the server.
             with beginning(store.root), prefect.tags("headstart"):
-                return transfer_learning(config=config, rerun=rerun, store=str(store.root))
+                done: RunRecord = flow(config=config, rerun=rerun, store=str(store.root))
+                return done
 
 
 def _import_libraries() -> None:
@@ -173,7 +222,12 @@ def _import_libraries() -> None:
 def _show(done: RunRecord, store: Store, output: Output) -> None:
     manifests = [store.manifest(stage.name, stage.key) for stage in done.stages]
     found = {m.ref.stage: result_of(m.ref.stage, m.ref.metrics) for m in manifests if m}
-    for table in run_tables(done, found if output.results.width >= NARROW else {}):
+    tabulated = [m.ref.metrics for m in manifests if m and m.ref.stage == "tabulate"]
+    if tabulated:
+        tables = [study_table(study_rows(tabulated[0]))]
+    else:
+        tables = run_tables(done, found if output.results.width >= NARROW else {})
+    for table in tables:
         output.remarks.print()
         output.results.print(table)
     output.remarks.print()
@@ -181,7 +235,7 @@ def _show(done: RunRecord, store: Store, output: Output) -> None:
         f"{done.seconds:.1f} s. Results are in {store.root}", markup=False, soft_wrap=True
     )
     for stage in done.stages:
-        if stage.name == "publish":
+        if stage.name in ("publish", "tabulate"):
             place = store.entry_path(stage.name, stage.key)
             output.remarks.print(f"Figures and tables: {place}", markup=False, soft_wrap=True)
             if (place / LOGS).is_dir():

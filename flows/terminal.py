@@ -196,6 +196,18 @@ def result_of(stage: str, metrics: dict[str, Any]) -> str:
     return ""
 
 
+def study_table(rows: Sequence[Mapping[str, str]]) -> Table:
+    """A study's accuracies: strategies down, numbers of images across; widths as there is room."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table.add_column("test accuracy, % (interval over seeds)")
+    for column in columns[1:]:
+        table.add_column(f"{column} a class", justify="right")
+    for row in rows:
+        table.add_row(*(row.get(column, "") for column in columns))
+    return table
+
+
 def run_tables(record: RunRecord, found: Mapping[str, str]) -> list[Table]:
     """The closing tables: what became of each stage, and the test accuracies.
 

@@ -51,9 +51,7 @@ def _split_commas(value: object) -> object:
 
 
 Classes = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
-Counts = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split_commas)
-]
+Counts = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split_commas)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 StrategyNames = Annotated[tuple[StrategyName, ...], BeforeValidator(_split_commas)]
 

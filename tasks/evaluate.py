@@ -81,6 +81,7 @@ def evaluate(
         "source_classes": source_split.metrics["classes"],
         "target_classes": classes,
         "few_shot": target_split.metrics["few_shot"],
+        "train_rows": target_split.metrics["rows"]["train"],
         "confidence": evaluate.confidence,
         "confusion": confusion.tolist(),
         "per_class": score_classes(confusion, classes),

@@ -18,6 +18,7 @@ from artifacts.summary import (
     results_rows,
     results_table,
     stages_markdown,
+    study_rows,
     table,
 )
 
@@ -39,6 +40,20 @@ def post_artifacts(store: Store, refs: Refs, record: RunRecord) -> None:
         create_markdown_artifact(markdown=text, key=key, description=about + title)
     for key, title, rows in _tables(measured) if measured else ():
         create_table_artifact(table=rows, key=key, description=about + title)
+
+
+def post_study(store: Store, refs: Refs, record: RunRecord) -> None:
+    """Shows a study: its curves as pictures and as a table."""
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    tabulated = refs["tabulate"]
+    for figure in tabulated.metrics["figures"]:
+        image = base64.b64encode(store.read_bytes(tabulated, f"{figure['name']}.png")).decode()
+        text = f"![{figure['title']}](data:image/png;base64,{image})\n"
+        create_markdown_artifact(markdown=text, key=figure["name"], description=figure["title"])
+    rows = study_rows(tabulated.metrics)
+    title = f"Run {record.run}: accuracy in % by strategy and images of each class"
+    create_table_artifact(table=rows, key="study", description=title)
 
 
 def _measured(refs: Refs) -> dict[str, Any]:

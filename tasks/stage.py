@@ -186,15 +186,15 @@ class Stage:
         own = {name: importlib.metadata.version(name) for name in self.libraries}
         return {**library_versions(), **own}
 
+    def fingerprint(self, arguments: Arguments) -> str:
+        """Hash of the arguments alone, as long as code and libraries stay as they are."""
+        return files.sha256_bytes(files.canonical_json(_identities(arguments)))
+
     def key(self, arguments: Arguments) -> str:
         """Hash of all that the result depends on: same key, same result."""
         parts = {
             "stage": self.name,
-            "arguments": {
-                name: _identity(value)
-                for name, value in arguments.items()
-                if not isinstance(value, Untracked)
-            },
+            "arguments": _identities(arguments),
             "code": self.code(),
             "versions": self.versions(),
         }
@@ -312,6 +312,14 @@ def _flatten(name: str, value: object) -> Iterator[tuple[str, Any]]:
             yield from _flatten(f"{name}.{field}", inner)
     else:
         yield name, value
+
+
+def _identities(arguments: Arguments) -> dict[str, object]:
+    return {
+        name: _identity(value)
+        for name, value in arguments.items()
+        if not isinstance(value, Untracked)
+    }
 
 
 def _identity(value: object) -> object:

@@ -2,12 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artifacts import figures
 from artifacts.reference import Ref
 from tasks.stage import Work, stage
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HEAD = "head on "
+# Seed, images of each class as asked for, strategy.
 Cell = tuple[int, int, str]
 
 
@@ -36,15 +41,46 @@ def tabulate(
     # How long it took is no part of what was found.
     work.draft.volatile = ("cells.csv", "cells.parquet")
     curves = list(_curves(list(rows.values()), confidence))
-    drawn = {
-        "label-efficiency": figures.label_efficiency(curves),
-        "accuracy-by-cut-and-labels": figures.cuts_by_labels(curves),
-    }
-    for name, figure in drawn.items():
+    drawn = []
+    for name, title, figure in _draw(curves):
         for kind in ("png", "svg"):
             work.save_bytes(f"{name}.{kind}", figures.render(figure, kind))
-    work.save_json("curves.json", curves)
-    return {"curves": curves, "gains": list(_gains(rows)), "cells": len(rows)}
+        drawn.append({"name": name, "title": title})
+    gains = list(_gains(rows, confidence))
+    return {"results": curves, "gains": gains, "cells": len(rows), "figures": drawn}
+
+
+def _draw(curves: list[dict[str, Any]]) -> Iterator[tuple[str, str, "Figure"]]:
+    """The curves over numbers of images, and over cuts for each number of images."""
+    points: dict[str, list[figures.CurvePoint]] = defaultdict(list)
+    cuts: dict[int, list[figures.CutPoint]] = defaultdict(list)
+    baselines: dict[int, list[figures.Baseline]] = defaultdict(list)
+    for curve in curves:
+        name, labels = curve["strategy"], curve["labels"]
+        values = curve["accuracy"], curve["low"], curve["high"]
+        points[name].append(figures.CurvePoint(labels, *values))
+        if name.startswith(HEAD):
+            cuts[labels].append(figures.CutPoint(name.removeprefix(HEAD), *values))
+        elif curve["baseline"]:
+            baselines[labels].append(figures.Baseline(name, *values))
+    best = _best_heads(points)
+    shown = {name: found for name, found in points.items() if not name.startswith(HEAD)} | best
+    lines = [figures.Curve(name, found) for name, found in shown.items()]
+    yield "label-efficiency", "Error by labelled images", figures.label_efficiency(lines)
+    for labels, heads in cuts.items():
+        title = f"Accuracy by cut, {labels} images of each class"
+        yield f"accuracy-by-cut-{labels}", title, figures.accuracy_by_cut(heads, baselines[labels])
+
+
+def _best_heads(
+    points: dict[str, list[figures.CurvePoint]],
+) -> dict[str, list[figures.CurvePoint]]:
+    """The cut whose heads do best on average: one line, not one for each layer."""
+    heads = {name: found for name, found in points.items() if name.startswith(HEAD)}
+    if not heads:
+        return {}
+    best = max(heads, key=lambda name: sum(point.accuracy for point in heads[name]))
+    return {best: heads[best]}
 
 
 def _rows(evaluation: dict[str, Any], seed: int, labels: int) -> Iterator[dict[str, Any]]:
@@ -52,7 +88,7 @@ def _rows(evaluation: dict[str, Any], seed: int, labels: int) -> Iterator[dict[s
         if result["name"] != "pretrained":
             yield {
                 "strategy": result["name"],
-                "labels": labels,
+                "labels": labels or evaluation["train_rows"] // len(evaluation["target_classes"]),
                 "seed": seed,
                 "accuracy": result["accuracy"],
                 "test_rows": result["rows"],
@@ -66,7 +102,10 @@ def _seconds(work: Work, trained: tuple[Ref, ...]) -> Iterator[tuple[Cell, float
     for ref in trained:
         manifest = work.store.manifest(ref.stage, ref.key)
         if manifest:
-            seed, labels = manifest.settings["run.seed"], manifest.inputs["split"].metrics["few_shot"]
+            seed, labels = (
+                manifest.settings["run.seed"],
+                manifest.inputs["split"].metrics["few_shot"],
+            )
             titles = [f"head on {layer}" for layer in ref.metrics.get("layers", ())]
             titles = titles or [ref.metrics["title"]]
             for title in titles:
@@ -77,34 +116,38 @@ def _curves(rows: list[dict[str, Any]], confidence: float) -> Iterator[dict[str,
     """Mean accuracy over the seeds for each strategy and number of labels."""
     from models.intervals import mean_interval
 
-    found: dict[tuple[str, int], list[float]] = defaultdict(list)
+    found: dict[tuple[str, int, bool], list[float]] = defaultdict(list)
     for row in rows:
-        found[row["strategy"], row["labels"]].append(row["accuracy"])
-    for (strategy, labels), values in found.items():
+        found[row["strategy"], row["labels"], row["baseline"]].append(row["accuracy"])
+    for (strategy, labels, baseline), values in found.items():
         mean, low, high = mean_interval(values, confidence)
         yield {
+            "name": f"{strategy}, {labels} images of each class",
             "strategy": strategy,
             "labels": labels,
+            "baseline": baseline,
             "accuracy": mean,
-            "low": low,
-            "high": high,
+            # Of a few seeds the interval may reach beyond what an accuracy can be.
+            "low": max(low, 0.0),
+            "high": min(high, 1.0),
             "seeds": len(values),
         }
 
 
-def _gains(rows: dict[Cell, dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """For each cell the share of the better baseline's errors that the chosen one removes."""
+def _gains(rows: dict[Cell, dict[str, Any]], confidence: float) -> Iterator[dict[str, Any]]:
+    """For each number of images the share of the better baseline's errors that are gone."""
+    from models.intervals import mean_interval
+
     cells: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
-    for (seed, labels, _), row in rows.items():
-        cells[seed, labels].append(row)
-    for (seed, labels), group in cells.items():
-        best = max((row for row in group if row["baseline"]), key=lambda row: row["accuracy"])
+    for row in rows.values():
+        cells[row["labels"], row["seed"]].append(row)
+    removed: dict[int, list[float]] = defaultdict(list)
+    for (labels, _), group in cells.items():
+        best = max(row["accuracy"] for row in group if row["baseline"])
         chosen = next(row for row in group if row["chosen"])
-        errors = max(1 - best["accuracy"], 1 / best["test_rows"])
-        yield {
-            "seed": seed,
-            "labels": labels,
-            "chosen": chosen["strategy"],
-            "baseline": best["strategy"],
-            "removed": (chosen["accuracy"] - best["accuracy"]) / errors,
-        }
+        # Of no errors at all nothing can be removed.
+        errors = max(1 - best, 1 / chosen["test_rows"])
+        removed[labels].append((chosen["accuracy"] - best) / errors)
+    for labels, values in removed.items():
+        mean, low, high = mean_interval(values, confidence)
+        yield {"labels": labels, "removed": mean, "low": low, "high": high, "seeds": len(values)}

@@ -1,0 +1,32 @@
+"""Means of a few values and how sure they are."""
+
+import pytest
+
+from models.intervals import mean_interval, t_quantile
+
+
+# Two-sided 95% and 99% quantiles as tables of Student's t print them.
+@pytest.mark.parametrize(
+    ("confidence", "freedom", "quantile"),
+    [
+        (0.95, 1, 12.706),
+        (0.95, 2, 4.303),
+        (0.95, 3, 3.182),
+        (0.95, 4, 2.776),
+        (0.95, 9, 2.262),
+        (0.95, 30, 2.042),
+        (0.99, 5, 4.032),
+    ],
+)
+def test_quantiles_are_those_of_the_tables(confidence, freedom, quantile):
+    assert t_quantile(confidence, freedom) == pytest.approx(quantile, abs=5e-4)
+
+
+def test_the_interval_lies_around_the_mean():
+    mean, low, high = mean_interval([1.0, 2.0, 3.0, 4.0], 0.95)
+    assert (mean, low + high) == (2.5, pytest.approx(5.0))
+    assert high - mean == pytest.approx(3.182 * 1.29099 / 2, rel=1e-3)
+
+
+def test_of_one_value_nothing_is_known_beyond_itself():
+    assert mean_interval([0.9], 0.95) == (0.9, 0.9, 0.9)
