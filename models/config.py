@@ -221,10 +221,10 @@ class Transfer(Training):
     ensemble: int = Field(
         1, ge=1, le=100, description="Networks with different seeds whose answers are averaged."
     )
-    learning_rate: float = Field(0.002, gt=0, description="Learning rate (at step 0).")
+    learning_rate: float = Field(0.003, gt=0, description="Learning rate (at step 0).")
     schedule: Schedule = Field("cosine", description="How the learning rate falls with steps.")
     batch_size: int = Field(50, ge=1, description="Images in a step.")
-    max_epochs: int = Field(20, ge=1, description="Stop after so many epochs at the latest.")
+    max_epochs: int = Field(10, ge=1, description="Stop after so many epochs at the latest.")
     augment: bool = Field(True, description="Change the images anew in every epoch.")
     epoch_images: int = Field(
         10_000,
