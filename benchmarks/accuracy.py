@@ -51,5 +51,6 @@ def describe_gain(runs: list[Results], name: str) -> str:
 
 
 if __name__ == "__main__":
-    count, *rest = sys.argv[1:] or [str(SEEDS)]
-    main(int(count), rest)
+    given = sys.argv[1:]
+    count = int(given.pop(0)) if given and given[0].isdigit() else SEEDS
+    main(count, given)
