@@ -125,8 +125,6 @@ def _run_flow(
     config: Config, rerun: Rerun, store: Store, prepared: Prepared, output: Output
 ) -> RunRecord:
     server.settle_environment()
-    for name, value in QUIET_TENSORFLOW.items():
-        os.environ.setdefault(name, value)
     last_times = {step.name: step.seconds for step in prepared.steps}
     screen = output.remarks
     watcher: Display | Log = Log(screen, last_times)
@@ -138,7 +136,7 @@ def _run_flow(
         from flows.transfer_learning import transfer_learning
 
         if not prepared.is_idle:
-            _import_tensorflow()
+            import_tensorflow()
         prefect_server.wait()
         with server.used_by_prefect(prefect_server.url), watcher, progress.listening(watcher):
             for name in bury_ghosts(store):
@@ -148,8 +146,10 @@ def _run_flow(
                 return transfer_learning(config=config, rerun=rerun, store=str(store.root))
 
 
-def _import_tensorflow() -> None:
+def import_tensorflow() -> None:
     """Imports TensorFlow, which takes about as long as the server's start: at the same time."""
+    for name, value in QUIET_TENSORFLOW.items():
+        os.environ.setdefault(name, value)
     with tempfile.TemporaryFile() as said:
         # It remarks on this machine before its own settings can keep it from that.
         terminal = os.dup(2)

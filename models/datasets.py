@@ -295,10 +295,15 @@ def _unpack_npz(content: bytes) -> dict[str, Array]:
             has = ", ".join(sorted(present)) or "nothing"
             message = f"lacks {', '.join(missing)}; it has {has}"
             raise DatasetError(message)
-        return {name: _unpack_array(archive, name) for name in ARRAYS}
+        return {name: unpack_array(archive, name) for name in ARRAYS}
 
 
-def _unpack_array(archive: zipfile.ZipFile, name: str) -> Array:
+def unpack_array(archive: zipfile.ZipFile, name: str) -> Array:
+    """One array of an opened .npz file.
+
+    Raises:
+        DatasetError: If it is damaged, or holds Python objects.
+    """
     # Not np.load: reading a member to its end makes zipfile check its CRC in every case.
     try:
         member = io.BytesIO(archive.read(f"{name}.npy"))
