@@ -10,6 +10,7 @@ from pathlib import Path
 from artifacts.registry import last_champions
 from artifacts.runs import is_alive, load_runs
 from artifacts.store import Store
+from artifacts.versions import PERMANENT
 
 # Half-made results of dead runs are worth something until somebody has had a week to go on.
 STATE_AGE = timedelta(days=7)
@@ -38,7 +39,8 @@ def find_garbage(
     """What no kept run reaches.
 
     Kept are the latest runs, every run younger than the limit, runs under way with all that they
-    set out to use, whatever was made since the first of those began, and the latest champions.
+    set out to use, whatever was made since the first of those began, the latest champions, and all
+    that has come in from outside.
 
     Args:
         store: Where to look.
@@ -63,6 +65,8 @@ def find_garbage(
         path = store.root / "runs" / f"{record.run}.json"
         yield Garbage(path, f"run {record.run}", path.stat().st_size)
     for stage, key in store.entries():
+        if stage in PERMANENT:
+            continue
         path = store.entry_path(stage, key)
         if (stage, key) not in used and _modified(path) < limit:
             yield Garbage(path, f"{stage}/{key[:12]}", _size(path))

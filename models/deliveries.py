@@ -92,7 +92,9 @@ def read_delivery(files: Mapping[str, bytes], form: Form, labelled: bool = True)
         return TABLES[suffix](files[names[0]], form, labelled)
     strangers = [name for name in names if not name.lower().endswith(".png")]
     if strangers or not names:
-        msg = f"{strangers[0]} is among PNG files" if strangers else "is empty"
+        msg = (
+            f"{strangers[0]} is no PNG; a folder holds PNG files only" if strangers else "is empty"
+        )
         raise DeliveryError(msg)
     return _read_folder(files, names, form, labelled)
 
