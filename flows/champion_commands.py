@@ -35,7 +35,7 @@ def models(*, store: StorePath = None, as_json: Json = False) -> int:
     if not found:
         screen.print(f"no models in {place.root}; headstart promote latest makes one")
         return DONE
-    table = _table("model", "", "all", "target", "source", "made")
+    table = make_table("model", "", "all", "target", "source", "made")
     for row in found:
         accuracies = [
             percent(row[name]) for name in ("accuracy", "target_accuracy", "source_accuracy")
@@ -44,7 +44,7 @@ def models(*, store: StorePath = None, as_json: Json = False) -> int:
         table.add_row(row["key"][:KEY_LENGTH], mark, *accuracies, row["created"][:16])
     screen.print(table)
     screen.print()
-    table = _table("when", "", "model", "who", "why")
+    table = make_table("when", "", "model", "who", "why")
     for row in decisions:
         key = row["key"][:KEY_LENGTH]
         table.add_row(row["when"][:16], row["action"], key, row["who"], row["why"])
@@ -106,7 +106,8 @@ def _tell(done: Promotion, as_json: bool) -> int:
     return DONE
 
 
-def _table(*titles: str) -> Table:
+def make_table(*titles: str) -> Table:
+    """A table without lines whose first two columns are never broken."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in titles:
         table.add_column(title, no_wrap=title in titles[:2], overflow="fold")

@@ -2,26 +2,31 @@
 
 import getpass
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from artifacts import registry
+from artifacts import files, registry
 from artifacts.lineage import resolve
 from artifacts.reference import Ref
 from artifacts.store import Manifest, Store, StoreError
 from flows.records import find_run
 from flows.running import import_tensorflow
+from models.comparison import Verdict, compare
+from models.config import Config, Nightly
 from models.datasets import DatasetError, as_float
 from models.deliveries import Delivery, DeliveryError, Form, read_delivery
-from tasks.package import package, package_arguments
+from models.incoming import doubt_labels
+from tasks.package import ANSWERS, package, package_arguments
 
 if TYPE_CHECKING:
     import keras
 
+Array = npt.NDArray[Any]
 SIDES = ("target", "source")
 
 
@@ -181,6 +186,57 @@ def export(store: Store, folder: Path) -> list[Path]:
         save_serving(_load(store, model, side), classes, place / "saved_model")
     draft.rename(folder)
     return [folder / side for side in SIDES]
+
+
+def doubt_by(store: Store, champion: Ref, config: Config) -> Callable[[Array, Array], str]:
+    """Makes what holds labels against a champion's own answers.
+
+    Args:
+        store: Where the champion lies.
+        champion: The model.
+        config: The threshold, and the threads that this process is to use.
+    """
+
+    def doubt(images: Array, labels: Array) -> str:
+        import_tensorflow()
+        from models.runtime import use_threads
+        from models.training import predict_labels
+
+        use_threads(config.run.threads)
+        answers, expected = np.full(len(labels), -1), 0.0
+        for side in SIDES:
+            classes = np.asarray(champion.metrics[side]["classes"])
+            rows = np.isin(labels, classes)
+            if rows.any():
+                pixels = as_float(images[rows])
+                answers[rows] = classes[predict_labels(_load(store, champion, side), pixels)]
+                expected += float(rows.mean()) * champion.metrics[side]["accuracy"]
+        return doubt_labels(labels, answers, expected, config.nightly.label_agreement)
+
+    return doubt
+
+
+def judge(store: Store, champion: Ref, challenger: Ref, limits: Nightly) -> Verdict:
+    """Compares a challenger with the champion on the same hold-out, by their kept answers."""
+    shares = champion.metrics["accuracy"], challenger.metrics["accuracy"]
+    if champion.digest == challenger.digest:
+        return Verdict(False, "nothing new: the challenger is the champion", *shares, p=1.0)
+    if champion.metrics["holdout"] != challenger.metrics["holdout"]:
+        why = "measured on another hold-out, so not comparable; headstart promote decides by hand"
+        return Verdict(False, why, *shares, p=1.0)
+    labels, before = _answers(store, champion)
+    _, now = _answers(store, challenger)
+    return compare(labels, before, now, limits.significance, limits.max_class_loss)
+
+
+def _answers(store: Store, model: Ref) -> tuple[Array, Array]:
+    """True classes and the model's answers on the whole hold-out, (rows,) each."""
+    kept = files.unpack_arrays(store.read_bytes(model, ANSWERS))
+    labels, answers = (
+        np.concatenate([kept[f"{side}_{what}"] for side in SIDES])
+        for what in ("labels", "predicted")
+    )
+    return labels, answers
 
 
 def _champion(store: Store) -> Ref:

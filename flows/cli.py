@@ -17,7 +17,7 @@ from rich.table import Table
 
 from artifacts.garbage import describe_size
 from artifacts.store import StoreError
-from flows import champion_commands, records, server
+from flows import champion_commands, nightly_commands, records, server
 from flows.options import (
     BAD_INPUT,
     DONE,
@@ -286,6 +286,7 @@ def gc(
 
 
 champion_commands.register(app)
+nightly_commands.register(app)
 
 
 def _table(*titles: str) -> Table:

@@ -40,6 +40,7 @@ class Outcome:
         rejected: Images in quarantine.
         reason: Why the whole of it was refused or left; empty if neither.
         left: Whether it lies in the inbox still.
+        refused: Whether somebody should look at it.
         drift: How far it lies from the reference, and the limits.
         class_drift: Whether its classes come in other shares than before.
         pixel_drift: Whether its images are brighter or darker than before.
@@ -51,6 +52,7 @@ class Outcome:
     rejected: int = 0
     reason: str = ""
     left: bool = False
+    refused: bool = False
     drift: dict[str, float] = field(default_factory=dict)
     class_drift: bool = False
     pixel_drift: bool = False
@@ -140,7 +142,7 @@ class _Intake:
         try:
             read = read_delivery(contents, reference.form)
         except ReaderMissing as error:
-            return Outcome(parcel.name, reason=str(error), left=True)
+            return Outcome(parcel.name, reason=str(error), left=True, refused=True)
         except DeliveryError as error:
             return self._refuse(parcel.name, delivery, contents, str(error))
         findings = inspect(read, reference, self.known, self.config.nightly)
@@ -168,7 +170,7 @@ class _Intake:
         self, name: str, delivery: str, contents: Mapping[str, bytes], reason: str, rows: int = 0
     ) -> Outcome:
         versions.quarantine(self.store, name, delivery, contents, {WHOLE: reason})
-        return Outcome(name, rejected=rows, reason=reason)
+        return Outcome(name, rejected=rows, reason=reason, refused=True)
 
     def _account(self, delivery: str, batch: str, outcome: Outcome) -> None:
         self.intakes.append(
