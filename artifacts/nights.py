@@ -22,6 +22,7 @@ class NightRecord(BaseModel):
         duplicates: Images that were among them already.
         rejected: Images that went to quarantine one by one or with their delivery.
         challenger: Key of the model that was trained.
+        challenger_accuracy: Of it on the hold-out, 0 to 1.
         champion: Key of the model in use afterwards.
         promoted: Whether the challenger is now the champion.
         why: The reason, with the figures.
@@ -42,6 +43,7 @@ class NightRecord(BaseModel):
     duplicates: int = 0
     rejected: int = 0
     challenger: str = ""
+    challenger_accuracy: float | None = None
     champion: str = ""
     promoted: bool = False
     why: str = ""

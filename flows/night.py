@@ -87,6 +87,7 @@ def _work(config: Config, store: Store, around: Around, record: NightRecord) -> 
             "deliveries": tuple(asdict(outcome) for outcome in came.outcomes),
             **{name: came.total(name) for name in ("accepted", "duplicates", "rejected")},
             "challenger": challenger.key,
+            "challenger_accuracy": challenger.metrics["accuracy"],
             "champion": present.model.key if present else "",
             "promoted": verdict.promote,
             "why": verdict.why,
