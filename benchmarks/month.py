@@ -236,7 +236,7 @@ def describe(folder: Path, night: int, kind: str) -> Line:
     )
 
 
-def account(folder: Path, nights: int, bad: dict[int, str]) -> dict[str, int]:
+def account(folder: Path, nights: int) -> dict[str, int]:
     """Where every image is that was delivered.
 
     Returns:
@@ -259,15 +259,14 @@ def account(folder: Path, nights: int, bad: dict[int, str]) -> dict[str, int]:
     found = Counter[str]()
     for night in range(1, nights + 1):
         first = BASE_ROWS + DAY_ROWS * night
-        refused = bad.get(night) in ("corrupt", "drifted", "mislabelled")
+        refused = f"day{night:02d}.npz" in kept
         for row in np.ascontiguousarray(mnist.x_train[first : first + DAY_ROWS]):
             times = joined[row.tobytes()]
-            in_quarantine = refused and f"day{night:02d}.npz" in kept
             found["delivered"] += 1
             found["in training"] += times == 1
-            found["in quarantine"] += in_quarantine
-            found["lost"] += times == 0 and not in_quarantine
-            found["counted twice"] += times > 1 or (times == 1 and in_quarantine)
+            found["in quarantine"] += refused
+            found["lost"] += times == 0 and not refused
+            found["counted twice"] += times > 1 or (times == 1 and refused)
     return dict(found)
 
 
@@ -313,7 +312,7 @@ def main() -> None:
         for line in simulate(folder, options.nights, MONTH):
             print(format_line(line), flush=True)
         print()
-        for name, count in account(folder, options.nights, MONTH).items():
+        for name, count in account(folder, options.nights).items():
             print(f"{name}: {count}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
