@@ -13,7 +13,7 @@ import numpy.typing as npt
 from artifacts import files, registry
 from artifacts.lineage import resolve
 from artifacts.reference import Ref
-from artifacts.store import Manifest, Store, StoreError
+from artifacts.store import DamagedEntry, Manifest, Store, StoreError
 from flows.records import find_run
 from flows.running import import_tensorflow
 from models.comparison import Verdict, compare
@@ -181,9 +181,9 @@ def export(store: Store, folder: Path) -> list[Path]:
     for side in SIDES:
         place = draft / side
         place.mkdir(parents=True)
-        (place / "model.keras").write_bytes(store.read_bytes(model, f"{side}.keras"))
         classes = model.metrics[side]["classes"]
         save_serving(_load(store, model, side), classes, place / "saved_model")
+        (place / "model.keras").write_bytes(store.read_bytes(model, f"{side}.keras"))
     draft.rename(folder)
     return [folder / side for side in SIDES]
 
@@ -248,9 +248,18 @@ def _champion(store: Store) -> Ref:
 
 
 def _load(store: Store, model: Ref, side: str) -> "keras.Model":
+    """One of a packaged model's classifiers.
+
+    Raises:
+        StoreError: If it is damaged.
+    """
     from models.checkpoints import load_keras
 
-    return load_keras(store.read_bytes(model, f"{side}.keras"))
+    try:
+        return load_keras(store.read_bytes(model, f"{side}.keras"))
+    except DamagedEntry as error:
+        msg = f"{error}; headstart rollback returns to the champion before it"
+        raise StoreError(msg) from None
 
 
 def _read_all(paths: Iterable[Path], form: Form) -> dict[str, Delivery]:

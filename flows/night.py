@@ -49,7 +49,7 @@ class Around:
 
 
 def run_night(config: Config, store: Store, around: Around) -> NightRecord:
-    """Runs one night to its end.
+    """Runs one night to its end; a second one at the same time waits for it.
 
     Args:
         config: All settings; the dataset as it was before anything came in.
@@ -59,14 +59,15 @@ def run_night(config: Config, store: Store, around: Around) -> NightRecord:
     Returns:
         The record, also kept in the store.
     """
-    record = begin_night(around.now())
-    save_night(store.root, record)
-    try:
-        record = _work(config, store, around, record)
-    except Exception as error:
-        failed = {"status": "failed", "error": str(error) or type(error).__name__}
-        _save_if_possible(store, record.model_copy(update=failed))
-        raise
+    with store.lock(".nights", "night"):
+        record = begin_night(around.now())
+        save_night(store.root, record)
+        try:
+            record = _work(config, store, around, record)
+        except Exception as error:
+            failed = {"status": "failed", "error": str(error) or type(error).__name__}
+            _save_if_possible(store, record.model_copy(update=failed))
+            raise
     for notice in _notices(record, config, without_promotion(store.root)):
         around.tell(notice)
     return record
@@ -78,7 +79,7 @@ def _work(config: Config, store: Store, around: Around, record: NightRecord) -> 
     came: Ingested = around.step("ingest", lambda: ingest(store, config, doubt))
     evaluation = around.retrain(dataset_now(config, came))
     challenger: Ref = around.step("package", lambda: make_candidate(store, evaluation))
-    verdict: Verdict = around.step("decide", lambda: decide(store, champion, challenger, config))
+    verdict: Verdict = around.step("decide", lambda: decide(store, challenger, config))
     freed: int = around.step("tidy up", lambda: tidy_up(store, config))
     present = registry.champion(store)
     done = record.model_copy(
@@ -119,8 +120,10 @@ def _whole_champion(store: Store) -> Ref | None:
         return None
 
 
-def decide(store: Store, champion: Ref | None, challenger: Ref, config: Config) -> Verdict:
+def decide(store: Store, challenger: Ref, config: Config) -> Verdict:
     """Promotes a challenger if it is better than the champion by the rule, or if there is none."""
+    # Looked up anew: somebody may have promoted another one while this one was trained.
+    champion = _whole_champion(store)
     if champion is None:
         accuracy = challenger.metrics["accuracy"]
         verdict = Verdict(True, "there was no whole champion", 0.0, accuracy, p=0.0)

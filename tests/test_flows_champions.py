@@ -110,3 +110,15 @@ def test_an_unknown_model_is_bad_input(promoted):
     done = promoted("promote", "nothing-such")
     assert done.returncode == 2
     assert "headstart models lists" in done.stderr
+
+
+def test_a_damaged_champion_does_not_predict(promoted, pictures, tmp_path):
+    shutil.copytree(promoted.store, tmp_path / "store")
+    damaged = promoted.with_store(tmp_path / "store")
+    (file,) = (tmp_path / "store" / "package").glob("*/target.keras")
+    content = bytearray(file.read_bytes())
+    content[500] ^= 1
+    file.write_bytes(content)
+    done = damaged("predict", str(pictures / "5.png"))
+    assert done.returncode == 2
+    assert "headstart rollback" in done.stderr

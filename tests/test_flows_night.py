@@ -38,17 +38,17 @@ def champion_key(store):
     return registry.champion(store).model.key
 
 
-def try_out(store, champion, challenger):
-    return decide(store, champion, challenger, Config())
+def try_out(store, challenger):
+    return decide(store, challenger, Config())
 
 
 def test_the_first_is_promoted_then_only_the_better_one(store):
     first = make_model(store, "first", wrong=100)
-    assert try_out(store, None, first).promote
+    assert try_out(store, first).promote
     same, better = make_model(store, "same", wrong=98), make_model(store, "better", wrong=50)
-    assert not try_out(store, first, same).promote
+    assert not try_out(store, same).promote
     assert champion_key(store) == "first"
-    assert try_out(store, first, better).promote
+    assert try_out(store, better).promote
     assert champion_key(store) == "better"
     assert "50 won, 0 lost" in registry.champion(store).why
     assert registry.champion(store).who == "nightly-retrain"
@@ -56,10 +56,10 @@ def test_the_first_is_promoted_then_only_the_better_one(store):
 
 def test_a_model_is_not_compared_with_itself_nor_across_hold_outs(store):
     first = make_model(store, "first", wrong=100)
-    try_out(store, None, first)
-    assert "nothing new" in try_out(store, first, first).why
+    try_out(store, first)
+    assert "nothing new" in try_out(store, first).why
     other = make_model(store, "other", wrong=0, holdout="another")
-    verdict = try_out(store, first, other)
+    verdict = try_out(store, other)
     assert not verdict.promote
     assert "another hold-out" in verdict.why
 
