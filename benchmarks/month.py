@@ -41,7 +41,7 @@ from tasks.stage import Stage  # noqa: E402
 from tests.faults import Disk, Fault, standing_between  # noqa: E402
 
 FIRST_NIGHT = datetime(2026, 1, 1, 2, tzinfo=UTC)
-BASE_ROWS, HELD_ROWS, TEST_ROWS, DAY_ROWS = 1500, 300, 1000, 60
+BASE_ROWS, HELD_ROWS, TEST_ROWS, DAY_ROWS = 1500, 300, 2000, 100
 # What goes wrong on which night, counted from 1; the others are good ones.
 MONTH = {
     8: "corrupt",
@@ -111,6 +111,8 @@ def configure(folder: Path) -> Config:
         "baselines.max_epochs": 3,
         "nightly.inbox": folder / "inbox",
         "nightly.settle_seconds": 0,
+        # Two hundred test images of each class: five points are ten of them.
+        "nightly.max_class_loss": 0.05,
         "nightly.keep_runs": 3,
         "nightly.keep_days": 0,
         "nightly.keep_champions": 3,

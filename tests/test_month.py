@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.month import account, simulate
+from benchmarks.month import DAY_ROWS, account, simulate
 
 BAD = {
     2: "killed in ingest",
@@ -26,7 +26,7 @@ def test_no_image_is_lost_and_none_counts_twice(month):
     folder, _ = month
     found = account(folder, NIGHTS)
     assert (found["lost"], found["counted twice"]) == (0, 0)
-    assert (found["in training"], found["in quarantine"]) == (5 * 60, 3 * 60)
+    assert (found["in training"], found["in quarantine"]) == (5 * DAY_ROWS, 3 * DAY_ROWS)
 
 
 @pytest.mark.slow
@@ -42,7 +42,7 @@ def test_the_champion_only_ever_changes_for_a_better_one(month):
 def test_bad_deliveries_are_refused_and_bad_nights_made_up_for(month):
     _, lines = month
     # A killed night's images are there the night after.
-    assert [line.taken for line in lines] == [60, 0, 60, 0, 0, 0, 0, 60]
-    assert [line.refused for line in lines] == [0, 0, 1, 60, 60, 0, 0, 0]
+    assert [line.taken / DAY_ROWS for line in lines] == [1, 0, 1, 0, 0, 0, 0, 1]
+    assert [line.refused for line in lines] == [0, 0, 1, DAY_ROWS, DAY_ROWS, 0, 0, 0]
     assert [line.decision for line in lines if line.night in (2, 6, 7)] == ["no decision"] * 3
     assert lines[-1].challenger is not None
