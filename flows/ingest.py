@@ -96,10 +96,16 @@ def ingest(store: Store, config: Config, doubt: Doubt) -> Ingested:
         inbox = Inbox(config.nightly.inbox)
         outcomes: dict[Parcel, Outcome] = {}
         for parcel in inbox.parcels():
-            if settled(parcel, config.nightly.settle_seconds):
-                outcomes[parcel] = intake.take(parcel, inbox.read(parcel))
-            else:
+            if not settled(parcel, config.nightly.settle_seconds):
                 outcomes[parcel] = Outcome(parcel.name, reason="is still changing", left=True)
+                continue
+            try:
+                contents = inbox.read(parcel)
+            except OSError as error:
+                reason = f"cannot be read: {error.strerror or error}"
+                outcomes[parcel] = Outcome(parcel.name, reason=reason, left=True, refused=True)
+            else:
+                outcomes[parcel] = intake.take(parcel, contents)
         dataset = intake.commit()
         for parcel, outcome in outcomes.items():
             if not outcome.left:

@@ -3,6 +3,7 @@
 Knows neither Prefect nor the clock: ``flows.nightly`` brings both, a simulated month others.
 """
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -66,7 +67,7 @@ def run_night(config: Config, store: Store, around: Around) -> NightRecord:
             record = _work(config, store, around, record)
         except Exception as error:
             failed = {"status": "failed", "error": str(error) or type(error).__name__}
-            _save_if_possible(store, record.model_copy(update=failed))
+            _clear_up(store, config, record.model_copy(update=failed))
             raise
     for notice in _notices(record, config, without_promotion(store.root)):
         around.tell(notice)
@@ -147,12 +148,13 @@ def tidy_up(store: Store, config: Config) -> int:
     return freed
 
 
-def _save_if_possible(store: Store, record: NightRecord) -> None:
-    try:
-        save_night(store.root, record)
-    except OSError:
-        # The disk that failed the night fails its record too; Prefect has the error.
-        return
+def _clear_up(store: Store, config: Config, failed: NightRecord) -> None:
+    """Makes room after a night that failed, perhaps for want of it, and keeps its record."""
+    # What failed the night may fail this too; the night's own error is the one to tell.
+    with contextlib.suppress(OSError, StoreError):
+        tidy_up(store, config)
+    with contextlib.suppress(OSError):
+        save_night(store.root, failed)
 
 
 def _notices(record: NightRecord, config: Config, quiet_nights: int) -> list[Notice]:

@@ -6,6 +6,7 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from artifacts import versions
 from artifacts.garbage import find_garbage, remove
@@ -170,6 +171,23 @@ def test_drifted_images_and_doubted_labels_are_refused_as_a_whole(place):
     assert (done.outcomes[0].reason, done.total("rejected")) == ("they look wrong", 40)
     assert len(quarantined(place)) == 2
     assert done.dataset == str(place / "base.npz")
+
+
+def test_what_cannot_be_opened_waits_and_is_told_and_the_rest_joins(place, monkeypatch):
+    deliver(place, "good.npz", *draw(8))
+    deliver(place, "shut.npz", *draw(8))
+    cat_file = LocalFileSystem.cat_file
+
+    def refuse(self, path, *words, **more):
+        if "shut" in path:
+            raise PermissionError(13, "Permission denied")
+        return cat_file(self, path, *words, **more)
+
+    monkeypatch.setattr(LocalFileSystem, "cat_file", refuse)
+    good, shut = take(place).outcomes
+    assert (good.accepted, shut.left, shut.refused) == (8, True, True)
+    assert shut.reason == "cannot be read: Permission denied"
+    assert [path.name for path in (place / "inbox").iterdir()] == ["shut.npz"]
 
 
 def test_parquet_waits_in_the_inbox_for_its_reader(place, monkeypatch):

@@ -134,9 +134,12 @@ def test_a_failed_night_leaves_its_record_and_the_champion(store, monkeypatch):
     def fail(config):
         raise OSError(28, "No space left on device")
 
+    make_model(store, "nobody-needs-this", wrong=500)
     around = Around(fail, print, lambda: NOW + timedelta(days=1), lambda name, part: part())
     with pytest.raises(OSError, match="No space left"):
-        run_night(Config(), store, around)
+        run_night(load_config(None, ["nightly.keep_days=0"]), store, around)
+    # Room is made all the same: a full disk must not stay full for want of a night that ends.
+    assert [key for _, key in store.entries()] == ["model0"]
     latest = next(load_nights(store.root))
     assert (latest.status, "No space left" in latest.error) == ("failed", True)
     assert champion_key(store) == "model0"
