@@ -1,3 +1,4 @@
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -8,6 +9,7 @@ from artifacts.nights import load_nights
 from artifacts.store import Store
 from flows.night import Around, decide, run_night, tidy_up
 from models.config import Config, load_config
+from tests.faults import Disk, photograph, standing_between
 
 LABELS = np.arange(1000) % 2
 NOW = datetime(2026, 3, 1, 2, tzinfo=UTC)
@@ -143,3 +145,23 @@ def test_a_failed_night_leaves_its_record_and_the_champion(store, monkeypatch):
     latest = next(load_nights(store.root))
     assert (latest.status, "No space left" in latest.error) == ("failed", True)
     assert champion_key(store) == "model0"
+
+
+def test_killed_anywhere_the_next_night_needs_no_hand(store, tmp_path, monkeypatch):
+    spend(store, monkeypatch, wrong=100)
+    moments = itertools.count()
+    left = []
+
+    def look(disk, operation):
+        left.append(photograph(store.root, tmp_path / f"copy{next(moments)}"))
+
+    with standing_between(Disk(store.root, watch=look)):
+        spend(store, monkeypatch, wrong=50, night=1, keep_days=0)
+    assert len(left) > 20
+    for copy in left:
+        found = Store(copy)
+        model = registry.champion(found).model
+        assert model.key in ("model0", "model1")
+        assert found.damage(model.stage, model.key) == []
+        record, _ = spend(found, monkeypatch, wrong=50, key="model1", night=2, keep_days=0)
+        assert (record.status, record.champion) == ("completed", "model1")
