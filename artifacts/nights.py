@@ -16,7 +16,8 @@ class NightRecord(BaseModel):
     Attributes:
         night: Its name, sorting by time.
         started: When it began, UTC, ISO 8601.
-        status: ``running`` for good where the process died.
+        flow_run_id: Its id in Prefect's database, if it is there.
+        status: ``died`` where the next night found its process gone.
         deliveries: What became of each delivery.
         accepted: Images that joined the training images.
         duplicates: Images that were among them already.
@@ -37,7 +38,8 @@ class NightRecord(BaseModel):
 
     night: str
     started: str
-    status: Literal["running", "completed", "failed"] = "running"
+    flow_run_id: str = ""
+    status: Literal["running", "completed", "failed", "died"] = "running"
     deliveries: tuple[dict[str, Any], ...] = ()
     accepted: int = 0
     duplicates: int = 0
@@ -54,10 +56,10 @@ class NightRecord(BaseModel):
     error: str = ""
 
 
-def begin_night(now: datetime) -> NightRecord:
+def begin_night(now: datetime, flow_run_id: str = "") -> NightRecord:
     """The record of a night that begins."""
     started = now.isoformat(timespec="milliseconds")
-    return NightRecord(night=f"{now:%Y%m%d-%H%M%S-%f}", started=started)
+    return NightRecord(night=f"{now:%Y%m%d-%H%M%S-%f}", started=started, flow_run_id=flow_run_id)
 
 
 def save_night(root: Path, record: NightRecord) -> None:

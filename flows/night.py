@@ -41,12 +41,16 @@ class Around:
         tell: Sends a notice.
         now: The time, with its zone.
         step: Runs each part.
+        bury: Told of each earlier night whose process died.
+        flow_run_id: Of the night in Prefect's database, if it is there.
     """
 
     retrain: Callable[[Config], Manifest]
     tell: Callable[[Notice], None]
     now: Callable[[], datetime]
     step: Step
+    bury: Callable[[NightRecord], None] = lambda record: None
+    flow_run_id: str = ""
 
 
 def run_night(config: Config, store: Store, around: Around) -> NightRecord:
@@ -61,7 +65,8 @@ def run_night(config: Config, store: Store, around: Around) -> NightRecord:
         The record, also kept in the store.
     """
     with store.lock(".nights", "night"):
-        record = begin_night(around.now())
+        _bury_dead(store, around)
+        record = begin_night(around.now(), around.flow_run_id)
         save_night(store.root, record)
         try:
             record = _work(config, store, around, record)
@@ -72,6 +77,19 @@ def run_night(config: Config, store: Store, around: Around) -> NightRecord:
     for notice in _notices(record, config, without_promotion(store.root)):
         around.tell(notice)
     return record
+
+
+def _bury_dead(store: Store, around: Around) -> None:
+    """Tells of nights that never came to their end; whoever asks holds the lock of the night."""
+    for record in list(load_nights(store.root)):
+        if record.status == "running":
+            save_night(store.root, record.model_copy(update={"status": "died"}))
+            around.bury(record)
+            title = "headstart: a night died"
+            text = (
+                f"The process of the night of {record.started} is gone; this one goes on from it."
+            )
+            around.tell(Notice("failure", title, text))
 
 
 def _work(config: Config, store: Store, around: Around, record: NightRecord) -> NightRecord:

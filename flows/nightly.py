@@ -19,6 +19,7 @@ from prefect.states import Completed
 
 from artifacts.nights import NightRecord, is_done
 from artifacts.store import Manifest, Store, StoreError
+from flows.ghosts import bury, bury_ghosts
 from flows.night import Around, run_night, summarise
 from flows.notices import Notice, addresses, check_addresses, send
 from flows.preflight import default_store
@@ -75,7 +76,11 @@ def nightly_retrain(
         tell=lambda notice: send(notice, urls),
         now=lambda: datetime.now(UTC),
         step=_run_as_task,
+        bury=lambda record: bury(record.flow_run_id) if record.flow_run_id else None,
+        flow_run_id=runtime.flow_run.id,
     )
+    for name in bury_ghosts(place):
+        get_run_logger().info("run %s had died: marked as crashed", name)
     record = run_night(config, place, around)
     get_run_logger().info("%s: %s", "promoted" if record.promoted else "kept", record.why)
     rows = [f"| {name} | {text} |" for name, text in summarise(record).items()]

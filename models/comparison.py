@@ -72,12 +72,13 @@ def compare(
         champion: Its answers, (rows,).
         challenger: Its answers, (rows,).
         significance: Promote only below this p.
-        max_class_loss: Promote only if no class loses more of its recall.
+        max_class_loss: Promote only if no class loses more of its F1. Not of its recall: a model
+            that says a class too often has that, and nothing better could ever replace it.
     """
     before, now = champion == labels, challenger == labels
     won, lost = int(np.sum(now & ~before)), int(np.sum(before & ~now))
     p = mcnemar_mid_p(lost, won)
-    losses = _losses(labels, before, now)
+    losses = _losses(labels, champion, challenger)
     worst = max(losses, key=lambda name: losses[name])
     shares = float(before.mean()), float(now.mean())
     figures = (
@@ -87,7 +88,7 @@ def compare(
         why = f"not better by more than chance: {figures}, needed {significance:g}"
     elif losses[worst] > max_class_loss:
         why = (
-            f"class {worst} would lose {100 * losses[worst]:.1f} points of recall, allowed are "
+            f"class {worst} would lose {100 * losses[worst]:.1f} points of F1, allowed are "
             f"{100 * max_class_loss:.1f}: {figures}"
         )
     else:
@@ -95,9 +96,14 @@ def compare(
     return Verdict(False, why, *shares, p)
 
 
-def _losses(labels: Array, before: Array, now: Array) -> Mapping[int, float]:
-    """How much recall each class loses; below 0 where it gains."""
+def _losses(labels: Array, champion: Array, challenger: Array) -> Mapping[int, float]:
+    """How much F1 each class loses; below 0 where it gains."""
     return {
-        int(name): float(before[labels == name].mean() - now[labels == name].mean())
+        int(name): _f1(labels == name, champion == name) - _f1(labels == name, challenger == name)
         for name in np.unique(labels)
     }
+
+
+def _f1(is_class: Array, is_answer: Array) -> float:
+    right = np.sum(is_class & is_answer)
+    return float(2 * right / (np.sum(is_class) + np.sum(is_answer)))

@@ -225,7 +225,7 @@ class Nightly(Section):
         0.01, gt=0, lt=1, description="Promote only below this p of the paired test."
     )
     max_class_loss: float = Field(
-        0.02, ge=0, le=1, description="Promote only if no class loses more of its recall."
+        0.02, ge=0, le=1, description="Promote only if no class loses more of its F1."
     )
     patience: int = Field(7, ge=1, description="Notice after so many nights without promotion.")
     notify: Names = Field(

@@ -160,28 +160,44 @@ def completed(store):
     return [night for night in load_nights(store) if night.status == "completed"][::-1]
 
 
+ALIVE = ("SCHEDULED", "PENDING", "RUNNING")
+
+
+def start_night(command, folder, days_ago=0):
+    """Makes a night that was due some days ago; what tells its state."""
+    deployment = command.prefect("deployments/name/nightly-retrain/nightly-retrain")
+    due = (datetime.now(UTC) - timedelta(days=days_ago)).isoformat()
+    flow_run = command.prefect(
+        f"deployments/{deployment['id']}/create_flow_run",
+        parameters={"config": night_settings(folder / "inbox"), "store": str(folder / "store")},
+        state={"type": "SCHEDULED", "state_details": {"scheduled_time": due}},
+    )
+    return lambda: command.prefect(f"flow_runs/{flow_run['id']}")
+
+
+def end_of(night):
+    """The name of the state that a night ends in."""
+    wait_until(lambda: night()["state_type"] not in ALIVE)
+    return night()["state_name"]
+
+
 @pytest.mark.slow
 def test_of_the_nights_a_worker_missed_one_is_caught_up_with(deployed, tmp_path):
-    command, prefect = deployed
-    deployment = command.prefect("deployments/name/nightly-retrain/nightly-retrain")
-    store = tmp_path / "store"
-    parameters = {"config": night_settings(tmp_path / "inbox"), "store": str(store)}
-    made = []
-    for days in (3, 2, 1):
-        due = (datetime.now(UTC) - timedelta(days=days)).isoformat()
-        state = {"type": "SCHEDULED", "state_details": {"scheduled_time": due}}
-        path = f"deployments/{deployment['id']}/create_flow_run"
-        made.append(command.prefect(path, parameters=parameters, state=state)["id"])
-
-    def ended():
-        runs = [command.prefect(f"flow_runs/{flow_run}") for flow_run in made]
-        alive = [run for run in runs if run["state_type"] in ("SCHEDULED", "PENDING", "RUNNING")]
-        return None if alive else sorted(run["state_name"] for run in runs)
-
-    names = wait_until(ended)
+    command, _ = deployed
+    names = [end_of(night) for night in [start_night(command, tmp_path, d) for d in (3, 2, 1)]]
     assert names.count("Completed") == 1
     assert set(names) <= {"Completed", "Skipped", "Cancelled"}
-    assert len(completed(store)) == 1
+    assert end_of(start_night(command, tmp_path, days_ago=1)) == "Skipped"
+    assert len(completed(tmp_path / "store")) == 1
+
+
+@pytest.mark.slow
+def test_a_night_that_overlaps_the_one_before_is_cancelled(deployed, tmp_path):
+    command, _ = deployed
+    first = start_night(command, tmp_path)
+    wait_until(lambda: first()["state_type"] == "RUNNING")
+    assert end_of(start_night(command, tmp_path)) == "Cancelled"
+    assert end_of(first) == "Completed"
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.states import Running
 
 from artifacts.nights import NightRecord, begin_night, load_nights, save_night
 from flows import nightly
@@ -52,6 +54,29 @@ def test_a_night_that_another_has_done_is_skipped(prefect_api, tmp_path, told, p
     save_night(tmp_path, later.model_copy(update={"status": "completed"}))
     assert run(tmp_path).name == "Skipped"
     assert len(list(load_nights(tmp_path))) == 1
+
+
+def test_a_night_that_died_is_marked_and_told_by_the_next(prefect_api, tmp_path, told, pretend):
+    """Killed without a word, a night is Running in Prefect for ever unless somebody looks."""
+    with get_client(sync_client=True) as client:
+        dead = client.create_flow_run(nightly.nightly_retrain, state=Running()).id
+        yesterday = datetime.now(UTC) - timedelta(days=1)
+        save_night(tmp_path, begin_night(yesterday, str(dead)))
+        pretend(complete)
+        assert run(tmp_path).name == "Completed"
+        assert client.read_flow_run(dead).state.type.value == "CRASHED"
+    assert [record.status for record in load_nights(tmp_path)] == ["completed", "died"]
+    assert [notice.title for notice in told] == ["headstart: a night died"]
+
+
+def test_a_crash_that_prefect_sees_is_told_at_once(prefect_api, tmp_path, told, pretend):
+    def die(config, store, around, record):
+        raise KeyboardInterrupt
+
+    pretend(die)
+    with pytest.raises(KeyboardInterrupt):
+        nightly.nightly_retrain(config=load_config(), store=str(tmp_path))
+    assert [notice.title for notice in told] == ["headstart: nightly-retrain crashed"]
 
 
 def test_a_failure_is_told_with_its_reason(prefect_api, tmp_path, told, pretend):
