@@ -2,8 +2,8 @@
 
 Run it with ``python benchmarks/month.py``; ``--nights 12`` for a shorter one. Each night a day's
 images lie in the inbox, drawn from MNIST; some nights are bad ones. At the end every image that was
-delivered is accounted for, and the champion has never changed but by the rule. On one core a month
-takes about six minutes, nearly all of it compiling a new network's first step.
+delivered is accounted for, and the champion has never changed but by the rule. A month takes three
+minutes of one core, nearly all of it compiling a new network's first step.
 """
 
 import argparse

@@ -41,8 +41,9 @@ def test_the_champion_only_ever_changes_for_a_better_one(month):
 @pytest.mark.slow
 def test_bad_deliveries_are_refused_and_bad_nights_made_up_for(month):
     _, lines = month
-    # A killed night's images are there the night after.
-    assert [line.taken / DAY_ROWS for line in lines] == [1, 0, 1, 0, 0, 0, 0, 1]
+    # What a killed night left in the inbox is taken in by the night after.
+    assert [line.taken / DAY_ROWS for line in lines][:7] == [1, 0, 1, 0, 0, 0, 0]
+    assert lines[-1].taken >= DAY_ROWS
     assert [line.refused for line in lines] == [0, 0, 1, DAY_ROWS, DAY_ROWS, 0, 0, 0]
     assert [line.decision for line in lines if line.night in (2, 6, 7)] == ["no decision"] * 3
     assert lines[-1].challenger is not None
