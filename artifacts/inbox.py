@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
-
 from artifacts.files import canonical_json, sha256_bytes
 
 # Names that are still being written, by custom, or are none of ours.
@@ -71,6 +69,9 @@ class Inbox:
     """
 
     def __init__(self, url: str) -> None:
+        # Imported here: most commands look into no inbox.
+        import fsspec
+
         here = "://" not in url
         try:
             place = str(Path(url).expanduser()) if here else url

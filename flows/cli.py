@@ -16,6 +16,7 @@ from cyclopts.validators import Number
 from rich.table import Table
 
 from artifacts.garbage import describe_size
+from artifacts.inbox import InboxError
 from artifacts.store import StoreError
 from flows import champion_commands, nightly_commands, records, server
 from flows.options import (
@@ -313,7 +314,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run_command(arguments: Sequence[str]) -> int:
     try:
         return int(app(arguments, exit_on_error=False, result_action="return_value") or DONE)
-    except (CycloptsError, ConfigError, DatasetError, StoreError) as error:
+    except (CycloptsError, ConfigError, DatasetError, StoreError, InboxError) as error:
         return _complain(error, BAD_INPUT)
     except KeyboardInterrupt:
         _say(f"interrupted; {GO_ON}")

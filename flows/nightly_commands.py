@@ -71,7 +71,7 @@ def nights(*, store: StorePath = None, as_json: Json = False) -> int:
     if not found:
         screen.print(f"no nights in {place.root}", markup=False, soft_wrap=True)
         return DONE
-    table = make_table("night", "", "accepted", "quarantine", "champion", "accuracy", "why")
+    table = make_table("night", "", "in", "refused", "champion", "%", "why")
     for row in found:
         accuracy = "" if row["accuracy"] is None else percent(row["accuracy"])
         counts = str(row["accepted"]), str(row["rejected"])
