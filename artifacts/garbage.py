@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from artifacts.registry import last_champions
 from artifacts.runs import is_alive, load_runs, report_path
 from artifacts.store import Store
+from artifacts.versions import PERMANENT
 
 # Half-made results of dead runs are worth something until somebody has had a week to go on.
 STATE_AGE = timedelta(days=7)
+# Present champion included: how far a rollback can go.
+KEEP_CHAMPIONS = 5
 
 
 @dataclass(frozen=True)
@@ -29,16 +33,23 @@ class Garbage:
     size: int
 
 
-def find_garbage(store: Store, keep_runs: int, older_than: timedelta) -> Iterator[Garbage]:
+def find_garbage(
+    store: Store, keep_runs: int, older_than: timedelta, keep_champions: int = KEEP_CHAMPIONS
+) -> Iterator[Garbage]:
     """What no kept run reaches.
 
     Kept are the latest runs, every run younger than the limit, runs under way with all that they
-    set out to use, and whatever was made since the first of those began.
+    set out to use, whatever was made since the first of those began, the latest champions, and all
+    that has come in from outside.
 
     Args:
         store: Where to look.
         keep_runs: How many of the latest runs to keep whatever their age.
         older_than: Only runs and entries older than this may go.
+        keep_champions: How many of the latest champions to keep, the present one at least.
+
+    Raises:
+        StoreError: If the registry is damaged, so that what it needs cannot be told.
     """
     records = list(load_runs(store.root))
     alive = [record for record in records if is_alive(store.root, record)]
@@ -49,6 +60,7 @@ def find_garbage(store: Store, keep_runs: int, older_than: timedelta) -> Iterato
     ]
     kept = [record for record in records if record not in gone]
     used = {(stage.name, stage.key) for record in kept for stage in record.stages}
+    used |= last_champions(store, keep_champions)
     for record in gone:
         path = store.root / "runs" / f"{record.run}.json"
         yield Garbage(path, f"run {record.run}", path.stat().st_size)
@@ -56,6 +68,8 @@ def find_garbage(store: Store, keep_runs: int, older_than: timedelta) -> Iterato
         if report.exists():
             yield Garbage(report, f"report of {record.run}", report.stat().st_size)
     for stage, key in store.entries():
+        if stage in PERMANENT:
+            continue
         path = store.entry_path(stage, key)
         if (stage, key) not in used and _modified(path) < limit:
             yield Garbage(path, f"{stage}/{key[:12]}", _size(path))

@@ -2,7 +2,8 @@
 
     python -m benchmarks.plain_keras
 
-The same images, settings, networks, early stopping and results as ``headstart run``, by
+The same images, settings, networks, early stopping and results as ``headstart run --preset
+published``, by
 ``keras.Model.fit``. Activations are computed once for all heads here too. Figures are not drawn.
 Prints JSON: the seconds of each part and its epochs, and the test accuracies.
 """
@@ -17,7 +18,7 @@ import keras
 import numpy as np
 
 from models.checkpoints import save_serving
-from models.config import Config, Training
+from models.config import Training, load_config
 from models.datasets import (
     Dataset,
     Slice,
@@ -32,7 +33,7 @@ from models.networks import build_classifier, build_head, build_trunk, cut_trunk
 from models.optimizers import build_optimizer
 from models.runtime import use_threads
 
-CONFIG = Config()
+CONFIG = load_config(preset="published")
 
 
 class Watch:
@@ -127,7 +128,7 @@ def run(folder: Path) -> dict[str, Any]:
     columns = rows[0].shape[1]
     pixels = build_head(columns, classes, seed)
     scratch = build_classifier(build_trunk(CONFIG.network, columns, seed), classes, seed)
-    epochs = sum(train(model, rows, held_out, CONFIG.baselines) for model in (pixels, scratch))
+    epochs = sum(train(model, rows, held_out, CONFIG.transfer) for model in (pixels, scratch))
     watch.note("baselines", epochs)
 
     scores["pretrained"] = measure(classifier, read(x_test, source.test))

@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated.
 """
 
 import importlib.metadata
-import json
 import os
 import signal
 import sys
@@ -18,18 +17,34 @@ from cyclopts.validators import Number
 from rich.table import Table
 
 from artifacts.garbage import describe_size
-from artifacts.store import Store, StoreError
-from flows import records, server
+from artifacts.inbox import InboxError
+from artifacts.store import StoreError
+from flows import champion_commands, nightly_commands, records, server
 from flows.grid import study as run_cells
-from flows.preflight import default_store
+from flows.options import (
+    BAD_INPUT,
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    TERMINATED,
+    ConfigFile,
+    Json,
+    Preset,
+    Seed,
+    Settings,
+    StorePath,
+    Tiny,
+)
+from flows.options import open_store as _store
+from flows.options import print_json as _print_json
+from flows.options import read_config as _config
 from flows.running import Output, Program, show_plan
 from flows.running import run as run_pipeline
-from flows.selection import Rerun, read_graph, select
+from flows.selection import Rerun
 from flows.terminal import NARROW, Screen, mute
-from models.config import Config, ConfigError, load_config, to_toml
+from models.config import ConfigError, to_toml
 from models.datasets import DatasetError
 
-DONE, FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 GO_ON = "the same command goes on where this one stopped"
 
 app = App(
@@ -55,27 +70,6 @@ no transfer. Every stage is cached; a second run computes only what has changed.
     print_error=False,
 )
 
-ConfigFile = Annotated[
-    Path | None, Parameter("--config", help="TOML file with settings; see headstart config.")
-]
-Settings = Annotated[
-    list[str] | None,
-    Parameter("--set", help="A setting, such as pretrain.patience=5. May be repeated."),
-]
-Seed = Annotated[int | None, Parameter(help="Short for --set run.seed=N.")]
-Tiny = Annotated[
-    bool, Parameter(help="The same stages on a few hundred images: seconds, poor accuracy.")
-]
-Preset = Annotated[
-    str, Parameter(help="Settings to start from: published is the original notebook's protocol.")
-]
-StorePath = Annotated[
-    Path | None,
-    Parameter(
-        "--store",
-        help="Folder of the results. Otherwise HEADSTART_STORE, else artifacts/store.",
-    ),
-]
 Stages = Annotated[
     list[str] | None,
     Parameter("--refresh", help="Compute this stage even if it is cached. May be repeated."),
@@ -85,7 +79,6 @@ EntryName = Annotated[
     str, Parameter(help="A stage, for its latest result; a key or its beginning; or stage/key.")
 ]
 AnyName = Annotated[str, Parameter(help="A run, latest, a stage, a key or its beginning.")]
-Json = Annotated[bool, Parameter("--json", help="One JSON document on standard output.")]
 
 
 @app.command
@@ -353,9 +346,8 @@ def _open_report(path: Path, as_json: bool) -> int:
     return DONE
 
 
-def _print_json(value: object) -> int:
-    sys.stdout.write(json.dumps(value, indent=1) + "\n")
-    return DONE
+champion_commands.register(app)
+nightly_commands.register(app)
 
 
 def _table(*titles: str) -> Table:
@@ -370,33 +362,6 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def _config(
-    file: Path | None,
-    settings: Sequence[str] | None,
-    seed: int | None,
-    tiny: bool,
-    preset: str,
-    rerun: Rerun | None = None,
-) -> Config:
-    overrides = list(settings or ())
-    if seed is not None:
-        overrides.append(f"run.seed={seed}")
-    try:
-        return load_config(file, overrides, tiny, preset)
-    except ConfigError as error:
-        # All that is wrong with a command line is told at once.
-        problems = list(error.problems)
-        try:
-            select(rerun or Rerun(), read_graph(Config()))
-        except ConfigError as further:
-            problems += further.problems
-        raise ConfigError(problems) from None
-
-
-def _store(path: Path | None) -> Store:
-    return Store((path or default_store()).expanduser().absolute())
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command and exits with its code."""
     # Started without standard streams, as some schedulers do, Python has None in their place.
@@ -409,7 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run_command(arguments: Sequence[str]) -> int:
     try:
         return int(app(arguments, exit_on_error=False, result_action="return_value") or DONE)
-    except (CycloptsError, ConfigError, DatasetError, StoreError) as error:
+    except (CycloptsError, ConfigError, DatasetError, StoreError, InboxError) as error:
         return _complain(error, BAD_INPUT)
     except KeyboardInterrupt:
         _say(f"interrupted; {GO_ON}")

@@ -44,6 +44,14 @@ def bury_ghosts(store: Store) -> Iterator[str]:
             yield flow_run.name
 
 
+def bury(flow_run_id: str) -> None:
+    """Marks one dead flow run as crashed in Prefect."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        _crash(client, UUID(flow_run_id))
+
+
 def _without_record(client: "SyncPrefectClient", store: Store) -> list["FlowRun"]:
     """Flow runs on this store whose process died before they were in it.
 

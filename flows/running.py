@@ -178,8 +178,6 @@ def _run_flow(
     program: Program,
 ) -> RunRecord:
     server.settle_environment()
-    for name, value in QUIET_TENSORFLOW.items():
-        os.environ.setdefault(name, value)
     last_times = {step.name: step.seconds for step in prepared.steps}
     screen = output.remarks
     watcher: Display | Log = Log(screen, last_times)
@@ -190,7 +188,7 @@ def _run_flow(
 
         flow = program.load()
         if not prepared.is_idle:
-            _import_libraries()
+            import_libraries()
         prefect_server.wait()
         with server.used_by_prefect(prefect_server.url), watcher, progress.listening(watcher):
             for name in bury_ghosts(store):
@@ -201,8 +199,10 @@ def _run_flow(
                 return done
 
 
-def _import_libraries() -> None:
+def import_libraries() -> None:
     """Imports what takes long while the server starts, which takes longer still."""
+    for name, value in QUIET_TENSORFLOW.items():
+        os.environ.setdefault(name, value)
     with tempfile.TemporaryFile() as said:
         # It remarks on this machine before its own settings can keep it from that.
         terminal = os.dup(2)

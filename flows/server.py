@@ -33,6 +33,11 @@ ENVIRONMENT = {
     # The newer UI asks a site on the internet for a script at every start.
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    # In memory, leases die with the server, and the slot of a run that died with it stays taken:
+    # every later night would be cancelled.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": (
+        "prefect.server.concurrency.lease_storage.filesystem"
+    ),
 }
 
 

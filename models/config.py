@@ -305,6 +305,47 @@ class Limits(Section):
     )
 
 
+class Nightly(Section):
+    """The nightly retrain: what comes in, what replaces the champion, who is told."""
+
+    inbox: str = Field(
+        "", description="Folder or fsspec URL where new labelled images arrive; empty: none do."
+    )
+    settle_seconds: float = Field(
+        60.0, ge=0, description="Leave what has changed since for the next night."
+    )
+    class_drift: float = Field(
+        0.25, ge=0, description="Notice above this population stability index of class shares."
+    )
+    # Sixty images in a row of MNIST, a few writers' hands, lie up to 0.35 from the rest; at half
+    # the brightness they lie 0.9 from it.
+    pixel_drift: float = Field(
+        0.5, ge=0, le=1, description="Refuse above this gap (Kolmogorov-Smirnov) of brightness."
+    )
+    max_class_share: float = Field(
+        1.0, gt=0, le=1, description="Refuse a delivery with a larger share of one class."
+    )
+    label_agreement: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Refuse labels the champion agrees with less than this part of its accuracy.",
+    )
+    significance: float = Field(
+        0.01, gt=0, lt=1, description="Promote only below this p of the paired test."
+    )
+    max_class_loss: float = Field(
+        0.02, ge=0, le=1, description="Promote only if no class loses more of its F1."
+    )
+    patience: int = Field(7, ge=1, description="Notice after so many nights without promotion.")
+    notify: Names = Field(
+        (), description="Apprise URLs to notify; HEADSTART_NOTIFY keeps them out of the records."
+    )
+    keep_champions: int = Field(5, ge=1, description="Champions that rollback can return to.")
+    keep_runs: int = Field(10, ge=0, description="Latest runs whose results stay.")
+    keep_days: int = Field(30, ge=0, description="Younger results stay, whatever run made them.")
+
+
 class Config(Section):
     """Everything one run of the pipeline depends on."""
 
@@ -319,6 +360,7 @@ class Config(Section):
     study: Study = Study()
     run: Run = Run()
     limits: Limits = Limits()
+    nightly: Nightly = Nightly()
 
     @model_validator(mode="after")
     def _layers_exist(self) -> Self:

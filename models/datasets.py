@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.config import ConfigError, Data
 
@@ -143,7 +143,7 @@ def load_dataset(name: str, limit: int = 0, source: Source | None = None) -> Dat
     digests = {kind: hashlib.sha256(content).hexdigest()}
     _refuse_change(name, Source(kind=kind, files=digests), source)
     try:
-        return FORMATS[f".{kind}"](content, limit)
+        return FORMATS[f".{kind}"](content, limit, path.parent)
     except DatasetError as error:
         message = f"dataset {name}: {error}"
         raise DatasetError(message) from error.__cause__
@@ -263,7 +263,8 @@ def _read_idx(packed: bytes, limit: int) -> Array:
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def _read_npz(content: bytes, limit: int) -> Dataset:
+def _read_npz(content: bytes, limit: int, folder: Path) -> Dataset:
+    # The folder is for formats whose files name others.
     arrays = _unpack_npz(content)
     x_train, x_test = _pixels("x_train", arrays["x_train"]), _pixels("x_test", arrays["x_test"])
     y_train, y_test = _labels("y_train", arrays["y_train"]), _labels("y_test", arrays["y_test"])
@@ -277,6 +278,70 @@ def _read_npz(content: bytes, limit: int) -> Dataset:
         y_test=_read_only(y_test[kept]),
         image_shape=x_train.shape[1:],
     )
+
+
+class Batch(BaseModel):
+    """Images that have joined a dataset.
+
+    Attributes:
+        file: The ``.npz`` with ``x`` (rows, columns) and ``y`` (rows,), from the version's folder.
+        sha256: Of that file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str
+    sha256: str
+
+
+class Version(BaseModel):
+    """A dataset with what has joined its training images since; its test images never change.
+
+    Attributes:
+        base: Name of the dataset at the beginning.
+        source: What its bytes are.
+        held: How many of its first training rows stay the first ones, for validation. What has
+            joined comes next, so that the first few images of a class are the new ones.
+        batches: What has joined, oldest first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    base: str
+    source: Source
+    held: int
+    batches: tuple[Batch, ...]
+
+
+def _read_version(content: bytes, limit: int, folder: Path) -> Dataset:
+    """Reads a version; the limit is for the base, what has joined counts in full."""
+    try:
+        version = Version.model_validate_json(content)
+    except ValidationError:
+        message = "is no dataset version"
+        raise DatasetError(message) from None
+    base = load_dataset(version.base, limit, version.source)
+    batches = [_read_batch(batch, folder) for batch in version.batches]
+    held, rest = slice(version.held), slice(version.held, None)
+    images = [base.x_train[held], *(x for x, _ in batches), base.x_train[rest]]
+    added = [y.astype(base.y_train.dtype) for _, y in batches]
+    labels = [base.y_train[held], *added, base.y_train[rest]]
+    return Dataset(
+        x_train=_read_only(np.concatenate(images)),
+        y_train=_read_only(np.concatenate(labels)),
+        x_test=base.x_test,
+        y_test=base.y_test,
+        image_shape=base.image_shape,
+    )
+
+
+def _read_batch(batch: Batch, folder: Path) -> tuple[Array, Array]:
+    content = _bytes(folder / batch.file)
+    if hashlib.sha256(content).hexdigest() != batch.sha256:
+        message = f"{batch.file} is damaged; bring it back from a backup"
+        raise DatasetError(message)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return unpack_array(archive, "x"), unpack_array(archive, "y")
 
 
 def _unpack_npz(content: bytes) -> dict[str, Array]:
@@ -295,10 +360,15 @@ def _unpack_npz(content: bytes) -> dict[str, Array]:
             has = ", ".join(sorted(present)) or "nothing"
             message = f"lacks {', '.join(missing)}; it has {has}"
             raise DatasetError(message)
-        return {name: _unpack_array(archive, name) for name in ARRAYS}
+        return {name: unpack_array(archive, name) for name in ARRAYS}
 
 
-def _unpack_array(archive: zipfile.ZipFile, name: str) -> Array:
+def unpack_array(archive: zipfile.ZipFile, name: str) -> Array:
+    """One array of an opened .npz file.
+
+    Raises:
+        DatasetError: If it is damaged, or holds Python objects.
+    """
     # Not np.load: reading a member to its end makes zipfile check its CRC in every case.
     try:
         member = io.BytesIO(archive.read(f"{name}.npy"))
@@ -409,7 +479,10 @@ BUNDLED: Mapping[str, Bundled] = {
         read=_read_mnist,
     ),
 }
-FORMATS: Mapping[str, Callable[[bytes, int], Dataset]] = {".npz": _read_npz}
+FORMATS: Mapping[str, Callable[[bytes, int, Path], Dataset]] = {
+    ".npz": _read_npz,
+    ".version": _read_version,
+}
 
 
 # --- Slices ---

@@ -145,6 +145,33 @@ def cut_trunk(model: keras.Model, layers: Sequence[str]) -> keras.Model:
     return keras.Model(model.input, outputs, name="activations")
 
 
+def join_head(model: keras.Model, layer: str, head: keras.Model) -> keras.Model:
+    """Puts a head that was trained on a layer's activations onto that layer.
+
+    Args:
+        model: A trunk, or a classifier on top of one.
+        layer: The hidden layer, such as ``hidden3``.
+        head: A model from ``(rows, units)`` to probabilities ``(rows, classes)``.
+
+    Returns:
+        A model from ``(rows, columns)`` to probabilities ``(rows, classes)``.
+    """
+    cut = cut_trunk(model, (layer,))
+    (activation,) = cut.outputs
+    return keras.Model(cut.input, head(activation), name="classifier")
+
+
+def average(models: Sequence[keras.Model]) -> keras.Model:
+    """Joins classifiers of the same input to one whose answer is the mean of theirs."""
+    if len(models) == 1:
+        return models[0]
+    inputs = keras.Input(models[0].input_shape[1:], name="pixels")
+    for number, model in enumerate(models, start=1):
+        model.name = f"{model.name}{number}"
+    answers = keras.layers.Average(name="mean")([model(inputs) for model in models])
+    return keras.Model(inputs, answers, name="ensemble")
+
+
 def _layer_seed(seed: int, level: int) -> int:
     """Draws one layer's seed: neighbouring seeds and layers share no random numbers."""
     # Halved, because Keras keeps seeds in signed 32 bits.
