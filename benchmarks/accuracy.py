@@ -29,7 +29,7 @@ def main(seeds: int, options: list[str]) -> None:
     """Prints a row for each result: lowest, median, highest, and errors removed, in percent."""
     runs = [run_seed(seed, options) for seed in range(seeds)]
     print(f"Test accuracy in percent over seeds 0 to {seeds - 1}:\n")
-    print("| | lowest | median | highest | fewer errors than the better baseline | published |")
+    print("| | lowest | median | highest | % fewer errors than the better baseline | published |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, first in runs[0].items():
         accuracies = sorted(100 * run[name]["accuracy"] for run in runs)

@@ -8,6 +8,7 @@ import pytest
 
 from flows.selection import read_graph
 from models.config import Config
+from models.strategies import BASELINES, describe
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -39,11 +40,13 @@ def test_the_make_targets_exist(command):
     assert f"\n{command.removeprefix('make ')}:" in MAKEFILE
 
 
-def test_the_results_table_has_every_result():
-    rows = re.findall(
-        r"^\| (head on hidden\d|pretrained|softmax on pixels|from scratch) \|", README, re.M
-    )
-    assert len(rows) == 8
+def test_the_results_tables_have_every_result():
+    config = Config()
+    titles = [describe(name, config.transfer) for name in config.transfer.strategies]
+    baselines = [describe(name, config.transfer) for name in BASELINES]
+    heads = [f"head on {layer}" for layer in config.cuts]
+    shown = re.findall(r"^\| (.+?) \| \d", README, re.MULTILINE)
+    assert shown == ["pretrained", *heads, *titles, *baselines, "pretrained", *heads, *baselines]
 
 
 @pytest.mark.slow

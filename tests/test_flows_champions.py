@@ -9,6 +9,8 @@ from artifacts.store import Store
 from flows.champions import find_candidate
 from models.datasets import load_dataset
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def digits():

@@ -103,6 +103,7 @@ def breaking_off(config, source, call):
     return pipeline(config, source, call_or_break)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_half_way_leaves_a_record_and_a_page_that_say_so(
     prefect_api, tmp_path, monkeypatch
 ):

@@ -166,6 +166,7 @@ def test_a_package_called_flows_where_the_user_stands_is_not_in_the_way(headstar
     assert out.startswith("Prefect: http://127.0.0.1:"), err
 
 
+@pytest.mark.slow
 def test_what_a_run_that_dies_with_the_server_holds_is_known_to_the_next_server(headstart):
     settings = headstart.prefect("admin/settings")
     assert settings["server"]["concurrency"]["lease_storage"].endswith(".filesystem")

@@ -29,18 +29,28 @@ def full_size(headstart_at, tmp_path_factory):
     return command, document, time.monotonic() - began
 
 
-def test_the_cold_run_reaches_what_was_published(full_size, capsys):
+def test_the_cold_run_reaches_what_readme_promises(full_size, capsys):
     command, document, seconds = full_size
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     stages = ", ".join(f"{s['name']} {s['seconds']:.1f}" for s in document["stages"])
     report(capsys, f"cold run: {seconds:.1f} s, peak {peak:.2f} GB ({stages})")
     results = {result["name"]: result for result in document["results"]}
-    assert results["pretrained"]["accuracy"] >= 0.985
-    assert {"softmax on pixels", "from scratch"} <= set(results)
-    heads = [result for name, result in results.items() if name.startswith("head on ")]
-    assert len(heads) == 5
-    for result in heads:
-        assert result["accuracy"] >= result.get("published_low", 0.0), result
+    # The lowest of ten seeds in README, less a little for another machine's rounding.
+    assert results["pretrained"]["accuracy"] >= 0.994
+    assert results["full fine-tuning"]["accuracy"] >= 0.975
+    assert results["full fine-tuning"]["accuracy"] > results["from scratch"]["accuracy"]
+    assert results["from scratch"]["accuracy"] > results["softmax on pixels"]["accuracy"]
+
+
+def test_the_published_protocol_gives_what_was_published(full_size):
+    command, *_ = full_size
+    document = command.json("run", "--preset", "published")
+    results = {result["name"]: result for result in document["results"]}
+    printed = {"pretrained", "head on hidden4", "head on hidden5", "from scratch"}
+    assert {name for name, result in results.items() if "published_low" in result} == printed
+    for name in printed:
+        assert results[name]["accuracy"] >= results[name]["published_low"], results[name]
+    assert len([name for name in results if name.startswith("head on ")]) == 5
 
 
 def test_the_flow_run_is_completed_in_prefects_database(full_size):

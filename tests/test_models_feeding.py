@@ -242,6 +242,7 @@ print((train(Zeros()) - before) / 1024)
 """
 
 
+@pytest.mark.slow
 def test_training_on_400_megabytes_takes_the_memory_of_some_blocks() -> None:
     process = subprocess.run(
         [sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True

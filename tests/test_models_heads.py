@@ -74,6 +74,7 @@ def assert_equal_to_fit(state: HeadsState, heads: list[Head], settings: Any) -> 
 # --- Equal to training alone ---
 
 
+@pytest.mark.slow
 def test_heads_end_where_fit_leads_each_alone() -> None:
     state = train(HEADS, X, Y)
     assert_equal_to_fit(state, HEADS, SETTINGS)

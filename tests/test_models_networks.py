@@ -8,7 +8,7 @@ import pytest
 from models.config import Activation, Initializer, Network
 from models.networks import build_classifier, build_head, build_trunk, cut_trunk
 
-SMALL = Network(hidden_layers=3, units=8)
+SMALL = Network(hidden_layers=3, units=8, batch_norm=False)
 
 
 def draw_rows(rows: int, columns: int = 6) -> np.ndarray:
@@ -22,7 +22,7 @@ def test_same_seed_gives_same_weights() -> None:
 
 
 def test_every_layer_and_seed_draws_other_weights() -> None:
-    square = Network(hidden_layers=3, units=6)
+    square = Network(hidden_layers=3, units=6, batch_norm=False)
     kernels = [
         model.get_layer(f"{name}_dense").kernel.numpy().tobytes()
         for model in (build_trunk(square, 6, 1), build_trunk(square, 6, 2))
@@ -32,13 +32,17 @@ def test_every_layer_and_seed_draws_other_weights() -> None:
 
 
 def test_he_initialiser_keeps_twice_the_inverse_fan_in_as_variance() -> None:
-    kernel = build_trunk(Network(hidden_layers=1, units=500), 400, 1).get_weights()[0]
+    kernel = build_trunk(
+        Network(hidden_layers=1, units=500, batch_norm=False), 400, 1
+    ).get_weights()[0]
     assert kernel.std() == pytest.approx(np.sqrt(2 / 400), rel=0.01)
 
 
 @pytest.mark.parametrize("activation", get_args(Activation))
 def test_hidden_layer_gives_the_activation_of_its_products(activation: str) -> None:
-    network = Network(hidden_layers=2, units=8, activation=activation, dropout=0.5)
+    network = Network(
+        hidden_layers=2, units=8, activation=activation, batch_norm=False, dropout=0.5
+    )
     trunk = build_trunk(network, 6, 1)
     rows = draw_rows(5)
     first, second = cut_trunk(trunk, ["hidden1", "hidden2"])(rows)
@@ -49,7 +53,7 @@ def test_hidden_layer_gives_the_activation_of_its_products(activation: str) -> N
 
 @pytest.mark.parametrize("initializer", get_args(Initializer))
 def test_each_initialiser_is_drawn_from_the_seed(initializer: str) -> None:
-    network = Network(hidden_layers=1, units=8, initializer=initializer)
+    network = Network(hidden_layers=1, units=8, initializer=initializer, batch_norm=False)
     kernels = [build_trunk(network, 6, seed).get_weights()[0] for seed in (1, 1, 2)]
     np.testing.assert_array_equal(kernels[0], kernels[1])
     assert not np.array_equal(kernels[0], kernels[2])
@@ -126,7 +130,7 @@ def test_saved_model_loads_in_safe_mode(tmp_path: Path) -> None:
 
 
 def test_mixed_precision_is_inside_the_hidden_layers_only() -> None:
-    network = Network(hidden_layers=2, units=8, mixed_precision=True)
+    network = Network(hidden_layers=2, units=8, batch_norm=False, mixed_precision=True)
     model = build_classifier(build_trunk(network, 6, 1), 4, 1)
     exact = build_classifier(build_trunk(SMALL.model_copy(update={"hidden_layers": 2}), 6, 1), 4, 1)
     assert model.get_layer("hidden1_dense").compute_dtype == "bfloat16"

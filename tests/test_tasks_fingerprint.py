@@ -643,6 +643,7 @@ def semantic_edits(original: Project, chance: random.Random) -> Iterator[Edit]:
                 yield module, ast.unparse(tree), label_of(statement)
 
 
+@pytest.mark.slow
 def test_a_semantic_edit_changes_the_code_of_exactly_the_stages_that_reach_it(original):
     chance = random.Random(7)  # noqa: S311 - not for secrets
     before, wrong, hit = codes(original), [], set()
@@ -708,6 +709,7 @@ COSMETIC: list[Callable[[str, random.Random], str]] = [
 ]
 
 
+@pytest.mark.slow
 def test_a_cosmetic_edit_changes_no_stage(original):
     chance = random.Random(8)  # noqa: S311 - not for secrets
     before, names, wrong = codes(original), sorted(original._modules), []
