@@ -174,10 +174,14 @@ class Project:
     def module(self, name: str) -> Module:
         """A module of the project, parsed once."""
         if name not in self._modules:
-            source = self.paths[name].read_bytes()
-            self._sources[name] = source
-            self._modules[name] = Module(name, source, self)
+            self._modules[name] = Module(name, self.source(name), self)
         return self._modules[name]
+
+    def source(self, name: str) -> bytes:
+        """What a module's file holds, read once."""
+        if name not in self._sources:
+            self._sources[name] = self.paths[name].read_bytes()
+        return self._sources[name]
 
     def changed_files(self, code: Mapping[str, str]) -> list[str]:
         """Files behind some ``code`` that are no longer what they were when it was read."""

@@ -26,6 +26,7 @@ from artifacts.store import Draft, Store
 from models.config import Config
 from tasks import progress
 from tasks.fingerprint import Project, library_versions
+from tasks.memory import RememberedProject
 
 Arguments = Mapping[str, Any]
 
@@ -50,7 +51,7 @@ class StageError(Exception):
 @cache
 def project() -> Project:
     """The project's code as it is when this process first asks."""
-    return Project()
+    return RememberedProject()
 
 
 class Work:

@@ -358,7 +358,7 @@ def test_colours_are_for_terminals_that_want_them(finished, variables, coloured)
 
 
 LONGER = ["run", "--tiny", "--only", "pretrain"]
-LONGER += ["--set", "pretrain.max_epochs=100", "--set", "pretrain.patience=100"]
+LONGER += ["--set", "pretrain.max_epochs=500", "--set", "pretrain.patience=500"]
 
 
 @pytest.fixture
