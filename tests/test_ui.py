@@ -134,7 +134,7 @@ def test_a_deployments_form_shows_the_settings_with_their_descriptions(page, sho
     for words in (pool, ["deploy", "--all"]):
         arguments = [sys.executable, "-m", "prefect", "--no-prompt", *words]
         subprocess.run(arguments, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    deployment = command.prefect("deployments/name/transfer-learning/full")
+    deployment = command.prefect("deployments/name/transfer-learning/transfer-learning")
     page.goto(f"{address}/deployments/deployment/{deployment['id']}/run")
     page.get_by_text("Learning rate").first.wait_for()
     keep(page, "deployment-form")
