@@ -528,7 +528,7 @@ def test_a_run_killed_before_its_first_record_is_not_left_running(headstart: Any
     headstart("ui")
     killed = headstart.start_python(
         "-c",
-        "import os, signal, sys, flows.transfer_learning as flow\n"
+        "import os, signal, sys, flows.account as flow\n"
         "flow.save_run = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from flows.cli import main\n"
         "main(sys.argv[1:])",

@@ -42,9 +42,8 @@ def test_the_cold_run_reaches_what_readme_promises(full_size, capsys):
     assert results["from scratch"]["accuracy"] > results["softmax on pixels"]["accuracy"]
 
 
-def test_the_published_protocol_gives_what_was_published(full_size):
-    command, *_ = full_size
-    document = command.json("run", "--preset", "published")
+def test_the_published_protocol_gives_what_was_published(full_size, tmp_path):
+    document = full_size[0].with_store(tmp_path).json("run", "--preset", "published")
     results = {result["name"]: result for result in document["results"]}
     printed = {"pretrained", "head on hidden4", "head on hidden5", "from scratch"}
     assert {name for name, result in results.items() if "published_low" in result} == printed
