@@ -143,7 +143,7 @@ def show_plan(
 def _idle_record(config: Config, prepared: Prepared, store: Store, began: float) -> RunRecord:
     refs = [step.ref for step in prepared.steps if step.ref]
     results = [ref.metrics["results"] for ref in refs if "results" in ref.metrics][-1:]
-    behind = _run_behind({ref.stage: ref.digest for ref in refs}, store)
+    behind = _run_behind({(ref.stage, ref.digest) for ref in refs}, store)
     return RunRecord(
         run=behind.run if behind else "",
         flow_run_id=behind.flow_run_id if behind else None,
@@ -160,11 +160,11 @@ def _idle_record(config: Config, prepared: Prepared, store: Store, began: float)
     )
 
 
-def _run_behind(digests: dict[str, str], store: Store) -> RunRecord | None:
+def _run_behind(results: set[tuple[str, str]], store: Store) -> RunRecord | None:
     """The latest recorded run that ended with just these results."""
     for record in load_runs(store.root):
         if record.status == "completed":
-            if {stage.name: stage.digest for stage in record.stages} == digests:
+            if {(stage.name, stage.digest) for stage in record.stages} == results:
                 return record
     return None
 

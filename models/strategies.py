@@ -103,7 +103,8 @@ def describe(name: StrategyName | BaselineName, transfer: Transfer) -> str:
         "discriminative": "discriminative rates",
         "l2-sp": "L2-SP",
     }
-    cut = f" from {transfer.cut}" if transfer.cut and name not in BASELINES else ""
+    # All but the pixels have the layers below the cut alone, also what starts from scratch.
+    cut = f", cut at {transfer.cut}" if transfer.cut and name != "pixels" else ""
     return f"{titles[name]}{cut}"
 
 

@@ -46,7 +46,7 @@ def tabulate(
         for kind in ("png", "svg"):
             work.save_bytes(f"{name}.{kind}", figures.render(figure, kind))
         drawn.append({"name": name, "title": title})
-    gains = list(_gains(rows, confidence))
+    gains = list(_gains(grid, evaluations, confidence))
     return {"results": curves, "gains": gains, "cells": len(rows), "figures": drawn}
 
 
@@ -88,12 +88,10 @@ def _rows(evaluation: dict[str, Any], seed: int, labels: int) -> Iterator[dict[s
         if result["name"] != "pretrained":
             yield {
                 "strategy": result["name"],
-                "labels": labels or evaluation["train_rows"] // len(evaluation["target_classes"]),
+                "labels": _images(evaluation, labels),
                 "seed": seed,
                 "accuracy": result["accuracy"],
-                "test_rows": result["rows"],
                 "baseline": result["name"] in evaluation["baselines"],
-                "chosen": result["name"] == evaluation["chosen"],
             }
 
 
@@ -134,20 +132,24 @@ def _curves(rows: list[dict[str, Any]], confidence: float) -> Iterator[dict[str,
         }
 
 
-def _gains(rows: dict[Cell, dict[str, Any]], confidence: float) -> Iterator[dict[str, Any]]:
-    """For each number of images the share of the better baseline's errors that are gone."""
+def _gains(
+    grid: tuple[tuple[int, int], ...], evaluations: tuple[Ref, ...], confidence: float
+) -> Iterator[dict[str, Any]]:
+    """For each number of images what the evaluations say is gained, over the seeds.
+
+    Of several cuts the first counts, which is that of the settings.
+    """
     from models.intervals import mean_interval
 
-    cells: dict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows.values():
-        cells[row["labels"], row["seed"]].append(row)
-    removed: dict[int, list[float]] = defaultdict(list)
-    for (labels, _), group in cells.items():
-        best = max(row["accuracy"] for row in group if row["baseline"])
-        chosen = next(row for row in group if row["chosen"])
-        # Of no errors at all nothing can be removed.
-        errors = max(1 - best, 1 / chosen["test_rows"])
-        removed[labels].append((chosen["accuracy"] - best) / errors)
-    for labels, values in removed.items():
-        mean, low, high = mean_interval(values, confidence)
-        yield {"labels": labels, "removed": mean, "low": low, "high": high, "seeds": len(values)}
+    gained: dict[int, dict[int, float]] = defaultdict(dict)
+    for (seed, labels), evaluation in zip(grid, evaluations, strict=True):
+        measured = evaluation.metrics
+        gained[_images(measured, labels)].setdefault(seed, measured["gain"]["removed"])
+    for images, removed in gained.items():
+        mean, low, high = mean_interval(list(removed.values()), confidence)
+        yield {"labels": images, "removed": mean, "low": low, "high": high, "seeds": len(removed)}
+
+
+def _images(evaluation: dict[str, Any], labels: int) -> int:
+    """Training images of each class, where 0 asked for all."""
+    return labels or int(evaluation["train_rows"] // len(evaluation["target_classes"]))

@@ -61,6 +61,16 @@ def test_images_left_as_they_are_come_once():
     assert make_strategy("full", Transfer(augment=False), 5).copies(50) == 1
 
 
+def test_what_is_cut_says_where_so_that_cuts_differ_in_one_table():
+    cut = Transfer(cut="hidden3")
+    titles = [make_strategy(name, cut, 3).title for name in ("full", "scratch", "pixels")]
+    assert titles == [
+        "full fine-tuning, cut at hidden3",
+        "from scratch, cut at hidden3",
+        "softmax on pixels",
+    ]
+
+
 def test_epochs_are_shared_out_to_the_last_but_each_phase_has_one():
     assert split_epochs(20, 2, 4) == (4, 16)
     assert split_epochs(3, 6, 4) == (1, 1, 1, 1, 1, 1)
