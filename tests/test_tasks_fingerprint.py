@@ -615,12 +615,17 @@ def change_meaning(node: ast.AST) -> bool:
     return True
 
 
+def says_nothing(node: ast.AST) -> bool:
+    """Whether a statement is a text alone, such as a docstring."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
 def matters(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes below one whose change can change a result."""
     settings = isinstance(node, ast.ClassDef) and bool(node.bases)
     for name, value in ast.iter_fields(node):
         for inner in value if isinstance(value, list) else [value]:
-            is_text = isinstance(inner, ast.Expr) and isinstance(inner.value, ast.Constant)
+            is_text = isinstance(inner, ast.AST) and says_nothing(inner)
             is_field = settings and isinstance(inner, ast.AnnAssign)
             is_piece = isinstance(node, ast.JoinedStr | ast.FormattedValue | ast.match_case)
             if isinstance(inner, ast.AST) and not (is_text or is_field or is_piece):
@@ -636,7 +641,8 @@ def semantic_edits(original: Project, chance: random.Random) -> Iterator[Edit]:
         file = chance.choice(sorted({label.partition(":")[0] for label in reached}))
         module = modules[file]
         tree = ast.parse(original.paths[module].read_text())
-        places = [(s, node) for s in tree.body for node in matters(s)]
+        statements = (s for s in tree.body if not says_nothing(s))
+        places = [(s, node) for s in statements for node in matters(s)]
         if places:
             statement, node = chance.choice(places)
             for_checkers = "TYPE_CHECKING" in ast.unparse(statement).partition("\n")[0]
