@@ -431,6 +431,22 @@ class Study(Section):
     )
 
 
+class Reproduce(Section):
+    """Which experiments of the source documents are run, and how often."""
+
+    recipes: Names = Field(
+        (), description="Ids of recipes or their beginnings, such as 002; empty is all of them."
+    )
+    seeds: int = Field(
+        0, ge=0, description="Seeds of each recipe; 0 is as many as the recipe says."
+    )
+    notmnist: str = Field(
+        "",
+        description="Folder of notMNIST; without it letters drawn from fonts stand in for it, and "
+        "their figures are not comparable.",
+    )
+
+
 class Limits(Section):
     """How long to try. No part of any result, so of no stage's key."""
 
@@ -495,6 +511,7 @@ class Config(Section):
     augmentation: Augmentation = Augmentation()
     evaluate: Evaluate = Evaluate()
     study: Study = Study()
+    reproduce: Reproduce = Reproduce()
     run: Run = Run()
     limits: Limits = Limits()
     nightly: Nightly = Nightly()
