@@ -15,7 +15,7 @@ from typing import Any
 
 from artifacts.runs import RunRecord, StageRecord, beginning, load_runs, report_path
 from artifacts.store import Store
-from artifacts.summary import study_rows
+from artifacts.summary import summarise
 from flows import server
 from flows.ghosts import bury_ghosts
 from flows.pipeline import Job, pipeline
@@ -29,7 +29,7 @@ from flows.terminal import (
     plan_table,
     result_of,
     run_tables,
-    study_table,
+    summary_table,
 )
 from models.config import Config
 from tasks import progress
@@ -221,13 +221,10 @@ def import_libraries() -> None:
 
 def _show(done: RunRecord, store: Store, output: Output) -> None:
     manifests = [store.manifest(stage.name, stage.key) for stage in done.stages]
-    found = {m.ref.stage: result_of(m.ref.stage, m.ref.metrics) for m in manifests if m}
-    tabulated = [m.ref.metrics for m in manifests if m and m.ref.stage == "tabulate"]
-    if tabulated:
-        tables = [study_table(study_rows(tabulated[0]))]
-    else:
-        tables = run_tables(done, found if output.results.width >= NARROW else {})
-    for table in tables:
+    metrics = {m.ref.stage: m.ref.metrics for m in manifests if m}
+    found = {name: result_of(name, measured) for name, measured in metrics.items()}
+    tables = [summary_table(summary) for summary in summarise(metrics)]
+    for table in tables or run_tables(done, found if output.results.width >= NARROW else {}):
         output.remarks.print()
         output.results.print(table)
     output.remarks.print()
@@ -235,7 +232,7 @@ def _show(done: RunRecord, store: Store, output: Output) -> None:
         f"{done.seconds:.1f} s. Results are in {store.root}", markup=False, soft_wrap=True
     )
     for stage in done.stages:
-        if stage.name in ("publish", "tabulate"):
+        if "figures" in metrics.get(stage.name, {}):
             place = store.entry_path(stage.name, stage.key)
             output.remarks.print(f"Figures and tables: {place}", markup=False, soft_wrap=True)
             if (place / LOGS).is_dir():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -50,9 +51,48 @@ def _split_commas(value: object) -> object:
     return value
 
 
+def _refuse_repeats(values: tuple[object, ...]) -> tuple[object, ...]:
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    if twice:
+        raise PydanticCustomError("twice", "names {twice} more than once", {"twice": twice})
+    return values
+
+
+def split_activation(text: str) -> tuple[str, float]:
+    """Takes ``leaky_relu:0.01`` apart: the activation's name and its slope, 0 if none is given.
+
+    Raises:
+        PydanticCustomError: If there is no such activation, or it has no such slope.
+    """
+    name, colon, slope = text.partition(":")
+    if name not in get_args(Activation):
+        known = ", ".join(get_args(Activation))
+        message = "unknown activation {name}; there are {known}, and leaky_relu:SLOPE"
+        raise PydanticCustomError("activation", message, {"name": name, "known": known})
+    try:
+        value = float(slope) if colon else 0.0
+    except ValueError:
+        value = math.nan
+    if colon and not (name == "leaky_relu" and 0 < value < 1):
+        message = "a slope between 0 and 1 may follow leaky_relu alone, as in leaky_relu:0.01"
+        raise PydanticCustomError("activation", message)
+    return name, value
+
+
+def _check_activation(text: str) -> str:
+    split_activation(text)
+    return text
+
+
 Classes = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
 Counts = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split_commas)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+_Choices = BeforeValidator(_split_commas), AfterValidator(_refuse_repeats)
+Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], *_Choices]
+Rates = Annotated[tuple[Annotated[float, Field(gt=0)], ...], *_Choices]
+Shares = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], *_Choices]
+SlopedActivation = Annotated[str, AfterValidator(_check_activation)]
+SlopedActivations = Annotated[tuple[SlopedActivation, ...], *_Choices]
 StrategyNames = Annotated[tuple[StrategyName, ...], BeforeValidator(_split_commas)]
 
 
@@ -294,6 +334,46 @@ class Study(Section):
     )
 
 
+class Search(Section):
+    """Random search for the trunk's settings: which are tried, and how each is measured.
+
+    What a candidate does not vary is as sections network and pretrain say.
+    """
+
+    trials: int = Field(
+        10, ge=1, description="Candidates drawn at random; all there are if they are fewer."
+    )
+    folds: int = Field(
+        3, ge=2, le=20, description="Parts of the training images, each held out once."
+    )
+    units: Sizes = Field(
+        (10, 30, 50, 70, 90, 100, 120, 140, 160),
+        min_length=1,
+        description="For network.units.",
+    )
+    activations: SlopedActivations = Field(
+        ("relu", "elu", "leaky_relu:0.01", "leaky_relu:0.1"),
+        min_length=1,
+        description="For network.activation, with the slope of a leaky_relu.",
+    )
+    batch_sizes: Sizes = Field(
+        (10, 50, 100, 500), min_length=1, description="For pretrain.batch_size."
+    )
+    learning_rates: Rates = Field(
+        (0.01, 0.02, 0.05, 0.1), min_length=1, description="For pretrain.learning_rate."
+    )
+    momentums: Shares = Field(
+        (0.9, 0.95, 0.98, 0.99, 0.999),
+        description="For network.norm_momentum, if network.batch_norm is on; empty: as it is.",
+    )
+    dropouts: Shares = Field(
+        (0.2, 0.3, 0.4, 0.5, 0.6),
+        description="For network.dropout, if that is not 0; empty: as it is.",
+    )
+    max_epochs: int = Field(10, ge=1, description="Of each fold, instead of pretrain's.")
+    patience: int = Field(2, ge=0, description="Of each fold, instead of pretrain's.")
+
+
 class Limits(Section):
     """How long to try. No part of any result, so of no stage's key."""
 
@@ -358,6 +438,7 @@ class Config(Section):
     augmentation: Augmentation = Augmentation()
     evaluate: Evaluate = Evaluate()
     study: Study = Study()
+    search: Search = Search()
     run: Run = Run()
     limits: Limits = Limits()
     nightly: Nightly = Nightly()
@@ -422,6 +503,7 @@ PUBLISHED: Mapping[str, Any] = {
     "network": {"batch_norm": False, "dropout": 0.0},
     "pretrain": _AS_PUBLISHED,
     "transfer": {**_AS_PUBLISHED, "strategies": ()},
+    "search": {"trials": 50, "max_epochs": 1000, "patience": 20},
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {"published": PUBLISHED}
 
@@ -433,6 +515,7 @@ TINY: Mapping[str, Any] = {
     "fine_tune": {"max_epochs": 5},
     "transfer": {"max_epochs": 5, "epoch_images": 300},
     "study": {"labels": (5, 0), "seeds": (0, 1)},
+    "search": {"trials": 3, "folds": 2, "units": (10, 20), "max_epochs": 2},
 }
 
 
@@ -543,10 +626,10 @@ def _sections() -> dict[str, type[Section]]:
     }
 
 
-def to_toml(config: Config) -> str:
-    """The settings as a TOML text that ``load_config`` reads back, with their descriptions."""
+def to_toml(config: Config, sections: Iterable[str] = Config.model_fields) -> str:
+    """Some or all settings as a TOML text that ``load_config`` reads, with their descriptions."""
     lines: list[str] = []
-    for section in Config.model_fields:
+    for section in sections:
         group = getattr(config, section)
         lines += [f"[{section}]"]
         for name, field in type(group).model_fields.items():

@@ -25,6 +25,19 @@ def pretrain(
     run: Run,
 ) -> dict[str, Any]:
     """Trains the trunk on the source classes until the validation loss stops falling."""
+    return train_trunk(work, dataset, split, network, pretrain, augmentation, run)
+
+
+def train_trunk(
+    work: Work,
+    dataset: Ref,
+    split: Ref,
+    network: Network,
+    pretrain: Pretrain,
+    augmentation: Augmentation | None,
+    run: Run,
+) -> dict[str, Any]:
+    """Trains a trunk and its source head, saves both and gives the metrics; see ``pretrain``."""
     from models.networks import build_classifier, build_trunk
     from models.runtime import use_threads
 
