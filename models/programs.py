@@ -67,15 +67,12 @@ class Program:
         """
         with self._lock:
             _copy(variables, self._variables)
-            sums = self._run_blocks(train, blocks, validation)
+            parts = self._run_blocks(train, blocks, validation)
             _copy(self._variables, variables)
         logs: dict[str, float] = {}
-        for prefix, part, count in zip(
-            ("", "val_"), sums, (len(train), len(validation)), strict=True
-        ):
-            means = part / count
+        for prefix, (sums, rows) in zip(("", "val_"), parts, strict=True):
             names = (f"{prefix}{name}" for name in ("loss", *self._metrics))
-            logs.update(zip(names, means.tolist(), strict=True))
+            logs.update(zip(names, (sums / rows).tolist(), strict=True))
         return logs
 
     def fits(self, model: keras.Model) -> bool:
@@ -84,13 +81,18 @@ class Program:
 
     def _run_blocks(
         self, train: Feed, blocks: Iterator[Block], validation: Feed
-    ) -> tuple[Array, Array]:
+    ) -> tuple[tuple[Array, int], tuple[Array, int]]:
+        """The sums over the rows trained on and over those measured on, and how many they are."""
         if train.blocks == 1 and validation.whole:
-            trained, validated = self._epoch(*next(blocks), *validation.whole)
-            return _to_float64(trained), _to_float64(validated)
-        trained = [_to_float64(self._train_block(*block)) for block in blocks]
-        validated = [_to_float64(self._validate_block(*block)) for block in validation.in_turn()]
-        return np.sum(trained, axis=0), np.sum(validated, axis=0)
+            block = next(blocks)
+            trained, validated = self._epoch(*block, *validation.whole)
+            return (_to_float64(trained), len(block[2])), (_to_float64(validated), len(validation))
+        sums, rows = [], 0
+        for block in blocks:
+            sums.append(_to_float64(self._train_block(*block)))
+            rows += len(block[2])
+        measured = [_to_float64(self._validate_block(*block)) for block in validation.in_turn()]
+        return (np.sum(sums, axis=0), rows), (np.sum(measured, axis=0), len(validation))
 
     def _train_and_validate(self, x: Any, y: Any, order: Any, x_val: Any, y_val: Any) -> Any:
         return self._train_rows(x, y, order), self._validate_rows(x_val, y_val)
@@ -179,8 +181,14 @@ _PLAIN_LAYERS = (
     keras.layers.InputLayer,
     keras.layers.Dense,
     keras.layers.Activation,
+    keras.layers.LeakyReLU,
     keras.layers.BatchNormalization,
     keras.layers.Dropout,
+    keras.layers.AlphaDropout,
+    keras.layers.Rescaling,
+    keras.layers.Reshape,
+    keras.layers.Conv2D,
+    keras.layers.Flatten,
 )
 
 

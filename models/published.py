@@ -42,6 +42,6 @@ def is_published_source(classes: Sequence[int], rows: int) -> bool:
 
 def published_search(network: Network) -> Range:
     """The printed range of a search for this kind of network."""
-    if network.dropout:
+    if any(network.dropout_rates):
         return SEARCHED_WITH_DROPOUT
     return SEARCHED_WITH_BATCH_NORM if network.batch_norm else SEARCHED

@@ -45,14 +45,20 @@ class Candidate(Section):
     def change_network(self, network: Network) -> Network:
         """The network with what the candidate varies."""
         name, slope = split_activation(self.activation)
-        changed = {
+        changed: dict[str, Any] = {
             "units": self.units,
+            # Layers of other widths would not have the candidate's.
+            "hidden_layers": len(network.sizes),
+            "widths": (),
             "activation": name,
-            "slope": slope or None,
-            "norm_momentum": self.momentum,
-            "dropout": self.dropout,
         }
-        return network.model_copy(update={k: v for k, v in changed.items() if v is not None})
+        if slope:
+            changed["slope"] = slope
+        if self.momentum is not None:
+            changed["norm_momentum"] = self.momentum
+        if self.dropout is not None:
+            changed |= {"dropout": self.dropout, "dropouts": ()}
+        return network.model_copy(update=changed)
 
     def change_training(self, training: Pretrain) -> Pretrain:
         """The training with what the candidate varies."""
@@ -102,7 +108,7 @@ def _space(search: Search, network: Network) -> dict[str, tuple[Any, ...]]:
     }
     if network.batch_norm and search.momentums:
         space["momentum"] = search.momentums
-    if network.dropout and search.dropouts:
+    if any(network.dropout_rates) and search.dropouts:
         space["dropout"] = search.dropouts
     return space
 

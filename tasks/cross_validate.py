@@ -1,21 +1,19 @@
 """Stage cross-validate: how well the trunk does with some settings on images it was not shown."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from artifacts.reference import Ref
 from models.config import Augmentation, Network, Pretrain, Run
 from models.search import split_folds
 from tasks.fitting import fit_resumably, image_changer, save_history_table
+from tasks.pretrain import build_source_classifier
 from tasks.rows import read_rows
 from tasks.stage import Untracked, Work, stage
-
-if TYPE_CHECKING:
-    import keras
 
 
 @stage(
     "cross-validate",
-    label="candidate {number}: {network.units} {network.activation} units, "
+    label="candidate {number}: {network.shape} {network.activation}, "
     "batches of {pretrain.batch_size}, rate {pretrain.learning_rate}",
 )
 def cross_validate(
@@ -32,6 +30,7 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Trains once for each fold without its images, and measures on them."""
     from models.metrics import measure_loss
+    from models.networks import choose_loss
     from models.programs import predict
     from models.runtime import use_threads
     from models.training import TrainingDiverged
@@ -44,11 +43,20 @@ def cross_validate(
     histories: dict[str, dict[str, list[float]]] = {}
     losses, accuracies, failure = [], [], ""
     for place, (kept, held_out) in enumerate(split_folds(len(rows), folds, run.seed), start=1):
-        model = _build(network, rows.shape[1], len(split.metrics["classes"]), run.seed)
         name, train = f"fold{place}", (rows[kept], labels[kept])
+        model = build_source_classifier(network, train[0], len(split.metrics["classes"]), run.seed)
         try:
             histories[name] = fit_resumably(
-                work, name, model, train, validation, pretrain, run.seed, 1.0, change=change
+                work,
+                name,
+                model,
+                train,
+                validation,
+                pretrain,
+                run.seed,
+                keep_every=1.0,
+                change=change,
+                loss=choose_loss(network),
             )
         except TrainingDiverged as error:
             # Nothing can bring the candidate back: the folds left are not worth their time.
@@ -64,9 +72,3 @@ def cross_validate(
         "epochs": [len(history["loss"]) for history in histories.values()],
         "failure": failure,
     }
-
-
-def _build(network: Network, columns: int, classes: int, seed: int) -> "keras.Model":
-    from models.networks import build_classifier, build_trunk
-
-    return build_classifier(build_trunk(network, columns, seed), classes, seed)
