@@ -185,17 +185,16 @@ def _images(cell: Mapping[str, Any]) -> str:
 def _search(search: Mapping[str, Any]) -> Summary:
     """The candidates of a search, best first."""
     candidates = search["candidates"]
-    title = f"{len(candidates)} candidates, accuracy in % on held-out images (lowest to highest)"
+    title = f"{len(candidates)} candidates, accuracy in % on held-out images (of the folds)"
     if search["failed"]:
         title += f"; {search['failed']} failed"
     return Summary("search", title, [_candidate(row) for row in candidates], brief=10)
 
 
 def _candidate(row: Mapping[str, Any]) -> dict[str, str]:
-    told = {"number", "accuracy", "low", "high", "loss", "failure"}
-    settings = {name.replace("_", " "): str(row[name]) for name in row if name not in told}
+    settings = {name.replace("_", " "): str(value) for name, value in row["settings"].items()}
     accuracy = row["failure"] or f"{percent(row['accuracy'])} ({interval(row)})"
-    return {"Candidate": str(row["number"]), "accuracy": accuracy, **settings}
+    return {"Trial": str(row["number"]), "accuracy": accuracy, **settings}
 
 
 def _measured(measured: Mapping[str, Any]) -> Summary:

@@ -8,6 +8,7 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,7 @@ from flows.terminal import (
 from models.config import Config
 from tasks import progress
 from tasks.publish import LOGS
+from tasks.rank import BEST
 
 # TensorFlow's own remarks about this machine are for its developers.
 QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -231,18 +233,27 @@ def _show(done: RunRecord, store: Store, output: Output) -> None:
     output.remarks.print(
         f"{done.seconds:.1f} s. Results are in {store.root}", markup=False, soft_wrap=True
     )
-    for stage in done.stages:
-        if "figures" in metrics.get(stage.name, {}):
-            place = store.entry_path(stage.name, stage.key)
-            output.remarks.print(f"Figures and tables: {place}", markup=False, soft_wrap=True)
-            if (place / LOGS).is_dir():
-                output.remarks.print(_point_to_logs(place / LOGS), markup=False, soft_wrap=True)
+    for line in _point_to_files(done, metrics, store):
+        output.remarks.print(line, markup=False, soft_wrap=True)
     if done.flow_run_id:
         output.remarks.print("See the run in Prefect's UI: headstart ui", soft_wrap=True)
     if done.run:
         report = report_path(store.root, done.run)
         where = str(report) if report.exists() else f"headstart show {done.run} --open"
         output.remarks.print(f"Report: {where}", markup=False, soft_wrap=True)
+
+
+def _point_to_files(
+    done: RunRecord, metrics: Mapping[str, Mapping[str, Any]], store: Store
+) -> Iterator[str]:
+    for stage in done.stages:
+        place = store.entry_path(stage.name, stage.key)
+        if "figures" in metrics.get(stage.name, {}):
+            yield f"Figures and tables: {place}"
+        if stage.name == "choose":
+            yield f"Best settings: {place / BEST}"
+        if (place / LOGS).is_dir():
+            yield _point_to_logs(place / LOGS)
 
 
 def _point_to_logs(logs: Path) -> str:

@@ -31,7 +31,7 @@ class Candidate(Section):
         activation: With the slope of a leaky ReLU: ``leaky_relu:0.01``.
         batch_size: Images in a step.
         learning_rate: At step 0.
-        momentum: Of batch norm's running statistics.
+        norm_momentum: Of batch norm's running statistics.
         dropout: Rate after each hidden layer.
     """
 
@@ -39,7 +39,7 @@ class Candidate(Section):
     activation: str
     batch_size: int
     learning_rate: float
-    momentum: float | None = None
+    norm_momentum: float | None = None
     dropout: float | None = None
 
     def change_network(self, network: Network) -> Network:
@@ -54,8 +54,8 @@ class Candidate(Section):
         }
         if slope:
             changed["slope"] = slope
-        if self.momentum is not None:
-            changed["norm_momentum"] = self.momentum
+        if self.norm_momentum is not None:
+            changed["norm_momentum"] = self.norm_momentum
         if self.dropout is not None:
             changed |= {"dropout": self.dropout, "dropouts": ()}
         return network.model_copy(update=changed)
@@ -107,7 +107,7 @@ def _space(search: Search, network: Network) -> dict[str, tuple[Any, ...]]:
         "learning_rate": search.learning_rates,
     }
     if network.batch_norm and search.momentums:
-        space["momentum"] = search.momentums
+        space["norm_momentum"] = search.momentums
     if any(network.dropout_rates) and search.dropouts:
         space["dropout"] = search.dropouts
     return space

@@ -9,6 +9,8 @@ from models.config import Config, Network, Pretrain, to_toml
 from models.search import Drawn, Score, rank_scores
 from tasks.stage import StageError, Work, stage
 
+BEST = "best.toml"
+
 
 # Apart from the table, so that a further candidate that is no better leaves what was chosen, and
 # all that is made of it, as it is.
@@ -31,7 +33,7 @@ def choose(
     network = best.candidate.change_network(network)
     pretrain = best.candidate.change_training(pretrain)
     chosen = Config(network=network, pretrain=pretrain)
-    work.save_bytes("best.toml", to_toml(chosen, ("network", "pretrain")).encode())
+    work.save_bytes(BEST, to_toml(chosen, ("network", "pretrain")).encode())
     return {
         "network": network.model_dump(mode="json"),
         "pretrain": pretrain.model_dump(mode="json"),
@@ -45,8 +47,14 @@ def rank(work: Work, *, scores: tuple[Ref, ...], drawn: Drawn) -> dict[str, Any]
 
     ranked = rank_scores(_read_scores(scores, drawn))
     rows = [_row(score) for score in ranked]
-    seconds = [_seconds(work, scores[score.number - 1]) for score in ranked]
-    table = pd.DataFrame(rows).assign(seconds=seconds)
+    table = pd.DataFrame(
+        {
+            **{name: value for name, value in row.items() if name != "settings"},
+            **row["settings"],
+            "seconds": _seconds(work, scores[row["number"] - 1]),
+        }
+        for row in rows
+    )
     table.to_csv(work.path("candidates.csv"), index=False)
     table.to_parquet(work.path("candidates.parquet"), index=False)
     # How long it took is no part of what was found.
@@ -84,8 +92,8 @@ def _row(score: Score) -> dict[str, Any]:
         "low": min(score.accuracies) if finished else None,
         "high": max(score.accuracies) if finished else None,
         "loss": score.loss if finished else None,
-        **score.candidate.model_dump(exclude_none=True),
         "failure": score.failure,
+        "settings": score.candidate.model_dump(exclude_none=True),
     }
 
 
