@@ -1,4 +1,4 @@
-"""Random search: candidates that stay as they are, folds that share nothing, what counts as best."""
+"""Random search: candidates that stay as they are, folds that share nothing, what is best."""
 
 import math
 
