@@ -247,8 +247,8 @@ def error_by_setting(panels: Sequence[Panel]) -> "Figure":
     columns = max(1, min(3, len(panels)))
     lines = max(1, -(-len(panels) // columns))
     with _styled():
-        figure = _figure(8.0, 2.4 * lines)
-        every = figure.subplots(lines, columns, sharey=True, squeeze=False).flat
+        figure = _figure(8.0, 1.0 + 2.0 * lines)
+        every = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
         for axes in every:
             axes.set_axis_off()
         for axes, panel in zip(every, panels, strict=False):
@@ -256,7 +256,7 @@ def error_by_setting(panels: Sequence[Panel]) -> "Figure":
             _draw_panel(axes, panel)
         for axes in every[::columns]:
             axes.set_ylabel("error (%)")
-            _make_logarithmic(axes)
+        _make_logarithmic(every[0])
         return _settled(figure)
 
 

@@ -207,6 +207,7 @@ def summary_table(summary: Summary) -> Table:
         title_style="",
         caption=f"and {left} more" if left > 0 else None,
         caption_justify="left",
+        caption_style="dim",
         box=None,
         pad_edge=False,
         header_style="dim",

@@ -744,7 +744,10 @@ def _describe_unknown(where: str) -> str:
     section, _, field = where.rpartition(".")
     sections = _sections()
     own = difflib.get_close_matches(field, sections.get(section, Config).model_fields, n=1)
-    everywhere = {name: key for key, inner in sections.items() for name in inner.model_fields}
+    everywhere: dict[str, str] = {}
+    for key, inner in sections.items():
+        for name in inner.model_fields:
+            everywhere.setdefault(name, key)
     other = difflib.get_close_matches(field, everywhere, n=1)
     if own:
         hint = f"did you mean {section + '.' if section else ''}{own[0]}?"
