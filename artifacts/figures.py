@@ -122,6 +122,15 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """What some candidates have for one setting, and how well each does, in 0 to 1."""
+
+    setting: str
+    values: Sequence[float | str]
+    accuracies: Sequence[float]
+
+
+@dataclass(frozen=True)
 class PublishedRange:
     """The lowest and highest accuracy published for one cut, in 0 to 1."""
 
@@ -273,6 +282,38 @@ def label_efficiency(curves: Sequence[Curve]) -> "Figure":
         axes.set_ylabel("test error (%)")
         figure.legend(loc="outside lower center", ncols=2)
         return _settled(figure)
+
+
+def error_by_setting(panels: Sequence[Panel]) -> "Figure":
+    """Error of the same candidates by each of their settings, a panel for each.
+
+    Args:
+        panels: Values are shown at equal distances, from the lowest to the highest.
+    """
+    columns = max(1, min(3, len(panels)))
+    lines = max(1, -(-len(panels) // columns))
+    with _styled():
+        figure = _figure(8.0, 1.0 + 2.0 * lines)
+        every = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+        for axes in every:
+            axes.set_axis_off()
+        for axes, panel in zip(every, panels, strict=False):
+            axes.set_axis_on()
+            _draw_panel(axes, panel)
+        for axes in every[::columns]:
+            axes.set_ylabel("error (%)")
+        _make_logarithmic(every[0])
+        return _settled(figure)
+
+
+def _draw_panel(axes: "Axes", panel: Panel) -> None:
+    values = sorted(set(panel.values), key=lambda value: (isinstance(value, str), value))
+    places = [values.index(value) for value in panel.values]
+    errors = [100 * (1 - accuracy) for accuracy in panel.accuracies]
+    axes.plot(places, errors, "o", color=PALETTE[0], alpha=0.6, markersize=5)
+    axes.set_xticks(range(len(values)), [str(value) for value in values], rotation=30)
+    axes.set_xlim(-0.5, max(0.5, len(values) - 0.5))
+    axes.set_xlabel(panel.setting)
 
 
 def calibration(bins: Sequence[Bin]) -> "Figure":

@@ -84,7 +84,7 @@ def test_texts_become_the_types_of_their_settings():
         (
             "xyzzy.a=3",
             "xyzzy: no such setting; a config has data, network, pretrain, activations, "
-            "fine_tune, transfer, augmentation, evaluate, study, run, limits, nightly",
+            "fine_tune, transfer, augmentation, evaluate, study, search, run, limits, nightly",
         ),
     ],
 )
