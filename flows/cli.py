@@ -43,7 +43,7 @@ from flows.running import run as run_pipeline
 from flows.selection import Rerun
 from flows.terminal import NARROW, Screen, mute
 from models.config import ConfigError, to_toml
-from models.datasets import DatasetError
+from models.images import DatasetError
 
 GO_ON = "the same command goes on where this one stopped"
 

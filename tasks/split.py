@@ -3,7 +3,7 @@
 from typing import Any
 
 from artifacts.reference import Ref
-from models.datasets import Slice, Split, first_of_each, split_classes
+from models.slices import Slice, Split, first_of_each, split_classes
 from tasks.stage import Work, stage
 
 
