@@ -68,7 +68,7 @@ def locate(name: str) -> Material:
     path = Path(os.path.expanduser(name))
     if path.suffix.lower() in FORMATS:
         return FORMATS[path.suffix.lower()](name, path)
-    if path.is_dir():
+    if name and path.is_dir():  # No name would be the present folder.
         found = (recognise(name, path) for recognise in FOLDERS)
         material = next(filter(None, found), None)
         if material is None:

@@ -8,7 +8,7 @@ import hashlib
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,8 @@ class PictureFolder:
     half a million of them takes a minute. So a copy of the folder is another source: it is read
     once more, and as the images read are the same, nothing after that runs again. A file whose
     content was changed behind its size and its time goes unnoticed; ``--refresh load-dataset``
-    reads everything.
+    reads everything. A dataset that is to grow every night is better kept as an ``.npz``, whose
+    source does not depend on times.
 
     Attributes:
         name: What the user calls it.
@@ -124,14 +125,14 @@ class PictureFolder:
         """The first readable images, (rows, columns), and their classes, (rows,)."""
         wanted = min(limit or len(files), len(files))
         images = np.empty((wanted, SIZE[0] * SIZE[1]), np.uint8)
-        labels = np.empty(wanted, np.uint8)
+        labels = np.empty(wanted, np.int64)
         rows, reason = 0, "it is empty"
         for file in files:
             if rows == wanted:
                 break
             try:
-                images[rows] = read_grey((folder / file.name).read_bytes(), [SIZE]).reshape(-1)
-            except (PictureError, OSError) as error:
+                images[rows] = read_grey(self._content(folder / file.name), [SIZE]).reshape(-1)
+            except PictureError as error:
                 skipped["unreadable"] += 1
                 reason = f"{file.name} {error}"
             else:
@@ -141,6 +142,14 @@ class PictureFolder:
             message = f"dataset {self.name}: no image in {folder} can be read: {reason}"
             raise DatasetError(message)
         return images[:rows], labels[:rows]
+
+    def _content(self, path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            # Not one to leave out: tomorrow it may be readable, and nothing would tell.
+            message = f"dataset {self.name}: {path}: {error.strerror}"
+            raise DatasetError(message) from error
 
 
 def locate_pictures(name: str, folder: Path) -> PictureFolder | None:
@@ -180,15 +189,17 @@ def read_grey(content: bytes, sizes: Sequence[tuple[int, ...]]) -> Array:
 
 
 def _folders(part: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(part) if entry.is_dir() and _shown(entry))
+    return sorted(entry.name for entry in _entries(part) if entry.is_dir())
 
 
-def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    return (entry for entry in os.scandir(folder) if entry.is_file() and _shown(entry))
+def _files(folder: Path) -> list[os.DirEntry[str]]:
+    return [entry for entry in _entries(folder) if entry.is_file()]
 
 
-def _shown(entry: os.DirEntry[str]) -> bool:
-    return not entry.name.startswith(".")
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, but for hidden files."""
+    with os.scandir(folder) as entries:
+        return [entry for entry in entries if not entry.name.startswith(".")]
 
 
 def _not_among(images: Array, others: Array) -> Array:

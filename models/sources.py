@@ -20,8 +20,8 @@ class Source(BaseModel):
 
     Attributes:
         kind: The dataset's name, or the format of a given file or folder.
-        files: SHA-256 of each file read, by its role; a given file's role is its format. What
-            stands for more, or for less, than one file says so in its own docstring.
+        files: SHA-256 of each file read, by its role; a given file's role is its format. Folders
+            of pictures and letters that are drawn say in their own words what stands here.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
