@@ -10,6 +10,7 @@ import functools
 import hashlib
 import io
 import os
+import socket
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -25,6 +26,9 @@ from models.letters import Letters
 from models.npz import read_npz, unpack_array
 from models.pictures import locate_pictures
 from models.sources import Files, Material, Source
+
+# A network that says nothing for so long is none.
+NETWORK_SECONDS = 20.0
 
 
 def find_dataset(name: str) -> Source:
@@ -54,6 +58,33 @@ def load_dataset(name: str, limit: int = 0, source: Source | None = None) -> Dat
         message = f"limit = {limit}: must be 0 (all rows) or more"
         raise DatasetError(message)
     return locate(name).read(limit, source)
+
+
+def fetch_dataset(name: str) -> Source:
+    """Gets a dataset from the network if it is not on this machine; nothing else ever does.
+
+    Args:
+        name: A dataset of ``FETCHERS``.
+
+    Returns:
+        What has been checked to be there now.
+
+    Raises:
+        DatasetError: If it cannot be had, or what there is is damaged.
+    """
+    try:
+        locate(name)
+    except DatasetError as missing:
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(NETWORK_SECONDS)
+        try:
+            FETCHERS[name]()
+        except Exception as error:  # Keras raises plain exceptions when it cannot fetch.
+            message = f"cannot be fetched: {' '.join(str(error).split())}; {missing}"
+            raise DatasetError(message) from error
+        finally:
+            socket.setdefaulttimeout(before)
+    return find_dataset(name)
 
 
 def locate(name: str) -> Material:
@@ -161,20 +192,24 @@ def _find_mnist() -> Files:
 def _find_fashion_mnist() -> Files:
     home = os.environ.get("KERAS_HOME") or "~/.keras"
     cache = Path(os.path.expanduser(home)) / "datasets" / "fashion-mnist"
-    # No run goes to the network unasked; Keras puts what it fetches where the next run finds it.
-    fetch = 'python -c "import keras; keras.datasets.fashion_mnist.load_data()"'
     return locate_published(
         "fashion-mnist",
         FASHION_MNIST_DIGESTS,
         [
             Place(DEBIAN_FASHION_MNIST, "apt install --reinstall dataset-fashion-mnist"),
-            Place(cache, f"remove it and fetch it again: {fetch}"),
+            Place(cache, "remove it, then: headstart fetch fashion-mnist"),
         ],
         missing=(
-            "apt install dataset-fashion-mnist (Debian, Ubuntu), "
-            f"or with a network: {fetch}, or put its four .gz files into the latter"
+            "apt install dataset-fashion-mnist (Debian, Ubuntu), or headstart fetch fashion-mnist "
+            "(needs a network), or put its four .gz files into the latter"
         ),
     )
+
+
+def _fetch_fashion_mnist() -> None:
+    import keras
+
+    keras.datasets.fashion_mnist.load_data()
 
 
 def _bundled_folder(name: str) -> Path:
@@ -287,6 +322,8 @@ NAMED: Mapping[str, Callable[[], Material]] = {
     "fashion-mnist": _find_fashion_mnist,
     "letters": Letters,
 }
+# What can be had from the network when it is asked for, by name.
+FETCHERS: Mapping[str, Callable[[], None]] = {"fashion-mnist": _fetch_fashion_mnist}
 FORMATS: Mapping[str, Callable[[str, Path], Material]] = {
     ".npz": _open_npz,
     ".version": _open_version,

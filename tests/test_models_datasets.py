@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from models import datasets
-from models.datasets import MNIST_DIGESTS, bundled_mnist, find_dataset, load_dataset
+from models.datasets import MNIST_DIGESTS, bundled_mnist, fetch_dataset, find_dataset, load_dataset
 from models.images import DatasetError
 from models.npz import ARRAYS
 from models.sources import Files
@@ -389,7 +389,7 @@ def test_what_lies_in_keras_cache_is_checked(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     cache = tmp_path / "keras" / "datasets" / "fashion-mnist"
     shutil.copytree(MNIST, cache)
-    with pytest.raises(DatasetError, match=rf"damaged {cache}.*; remove it and fetch it again: "):
+    with pytest.raises(DatasetError, match=rf"damaged {cache}.*; remove it, then: headstart fetch"):
         find_dataset("fashion-mnist")
 
 
@@ -399,3 +399,34 @@ def test_debians_fashion_mnist_is_the_published_one():
     assert (fashion.x_train.shape, fashion.x_test.shape) == ((60000, 784), (10000, 784))
     assert np.bincount(fashion.y_train).tolist() == [6000] * 10
     assert np.bincount(fashion.y_test).tolist() == [1000] * 10
+
+
+def test_fetching_what_is_there_asks_no_network(monkeypatch):
+    monkeypatch.setitem(datasets.FETCHERS, "mnist", lambda: pytest.fail("went to the network"))
+    assert fetch_dataset("mnist") == find_dataset("mnist")
+
+
+def test_what_cannot_be_fetched_is_said_in_one_line_with_what_to_do(tmp_path, monkeypatch):
+    def fail():
+        message = "URL fetch failure:\n no network"
+        raise OSError(message)
+
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setitem(datasets.FETCHERS, "fashion-mnist", fail)
+    with pytest.raises(DatasetError) as caught:
+        fetch_dataset("fashion-mnist")
+    said = str(caught.value)
+    assert said.startswith(
+        "cannot be fetched: URL fetch failure: no network; dataset fashi"
+    )
+    assert "\n" not in said
+
+
+def test_what_was_fetched_is_checked(tmp_path, monkeypatch):
+    cache = tmp_path / "datasets" / "fashion-mnist"
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setitem(datasets.FETCHERS, "fashion-mnist", lambda: shutil.copytree(MNIST, cache))
+    with pytest.raises(DatasetError, match=rf"damaged {cache}"):
+        fetch_dataset("fashion-mnist")
