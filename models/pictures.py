@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +26,7 @@ class PictureError(ValueError):
     """A picture is damaged, no PNG, or of another form; one line of text."""
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     """One file of the folder as it is listed, without its content."""
 
     label: int

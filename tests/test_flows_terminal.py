@@ -6,7 +6,7 @@ import math
 import pytest
 
 from artifacts.runs import RunRecord, StageRecord
-from flows.terminal import BLOCKS, Display, Screen, describe, run_tables, sparkline
+from flows.terminal import BLOCKS, Display, Screen, describe, result_of, run_tables, sparkline
 from tasks.progress import Event
 
 RESULTS = (
@@ -106,3 +106,10 @@ def test_the_closing_tables_fit(columns):
     assert len(lines) == 1 + 1 + 1 + len(RESULTS)
     assert any("88.0 to 92.0" in line for line in lines)
     assert "published" not in capture.get()
+
+
+def test_a_dataset_says_how_much_was_left_out_and_that_it_is_a_stand_in():
+    metrics = {"train_rows": 9, "test_rows": 2, "skipped": {"unreadable": 3, "duplicates": 1}}
+    assert result_of("load-dataset", {**metrics, "note": ""}) == "9 + 2 images, 4 left out"
+    metrics = {"train_rows": 9, "test_rows": 2, "skipped": {}, "note": "stand-in"}
+    assert result_of("load-dataset", metrics) == "9 + 2 images; stand-in"

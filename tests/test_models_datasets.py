@@ -417,9 +417,7 @@ def test_what_cannot_be_fetched_is_said_in_one_line_with_what_to_do(tmp_path, mo
     with pytest.raises(DatasetError) as caught:
         fetch_dataset("fashion-mnist")
     said = str(caught.value)
-    assert said.startswith(
-        "cannot be fetched: URL fetch failure: no network; dataset fashi"
-    )
+    assert said.startswith("cannot be fetched: URL fetch failure: no network; dataset fashi")
     assert "\n" not in said
 
 
