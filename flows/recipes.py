@@ -7,8 +7,10 @@ from artifacts.reference import Ref
 from flows.pipeline import Runner
 from flows.trials import find_best
 from models.config import Config, Network, Pretrain, Run
-from models.datasets import DatasetError, Source, find_dataset
+from models.datasets import find_dataset
+from models.images import DatasetError
 from models.recipe import Recipe, load_recipes
+from models.sources import Source
 from models.strategies import Phase, Strategy
 from tasks.answer import answer
 from tasks.assess import assess
@@ -63,7 +65,6 @@ class Reproduction:
             recipes=tuple(self.recipes.values()),
             assessed=assessed,
             absent=tuple(Absent(recipe=id, reason=why) for id, why in self.absent.items()),
-            stand_ins=tuple(sorted(self._stand_ins())),
         )
 
     def _assess(self, recipe: Recipe) -> Iterator[Ref]:
@@ -89,9 +90,6 @@ class Reproduction:
     def _seeds(self, recipe: Recipe) -> range:
         first = self.config.run.seed
         return range(first, first + (self.config.reproduce.seeds or recipe.seeds))
-
-    def _stand_ins(self) -> set[str]:
-        return {id for id, each in self.recipes.items() if self._name(each) in STAND_INS.values()}
 
     def _name(self, recipe: Recipe) -> str:
         given = {"notmnist": self.config.reproduce.notmnist}

@@ -48,7 +48,12 @@ def assess(
         )
         work.progress(recipe, number + 1, len(trained))
     work.save_json("histories.json", histories)
-    return {"recipe": recipe, "networks": found, "rows": split.metrics["rows"]}
+    return {
+        "recipe": recipe,
+        "networks": found,
+        "rows": split.metrics["rows"],
+        "note": dataset.metrics["note"],
+    }
 
 
 def _history(work: Work, ref: Ref) -> dict[str, list[float]]:
