@@ -49,6 +49,19 @@ def build_network(
     return model
 
 
+def adopt_trunk(model: keras.Model, pretrained: keras.Model) -> None:
+    """Gives a classifier the hidden layers of another model, and freezes them.
+
+    Args:
+        model: A classifier; its head stays as it is.
+        pretrained: A model with hidden layers of the same names and shapes, such as a network for
+            pairs, whose first stack they are.
+    """
+    for layer in filter(_has_weights, _hidden(model)):
+        layer.set_weights(pretrained.get_layer(layer.name).get_weights())
+    freeze_below(model, 0)
+
+
 def freeze_below(model: keras.Model, layers: int) -> None:
     """Freezes all hidden layers but so many from the top; the head is always trained.
 

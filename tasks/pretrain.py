@@ -7,7 +7,7 @@ from models.config import Augmentation, Network, Pretrain, Run
 from tasks.fitting import best_epoch, fit_resumably, image_changer, save_history_table
 from tasks.rows import read_rows
 from tasks.stage import Work, stage
-from tasks.trained import save_model
+from tasks.trained import load_model, save_model
 
 
 @stage(
@@ -19,21 +19,25 @@ def pretrain(
     *,
     dataset: Ref,
     split: Ref,
+    trunk: Ref | None,
     network: Network,
     pretrain: Pretrain,
     augmentation: Augmentation | None,
     run: Run,
 ) -> dict[str, Any]:
-    """Trains the trunk on the source classes until the validation loss stops falling."""
+    """Trains the trunk on the source classes, or a head alone on a trunk trained on pairs."""
     from models.networks import build_classifier, build_trunk
     from models.runtime import use_threads
+    from models.transfer import adopt_trunk
 
     use_threads(run.threads)
     train = read_rows(work, dataset, split, "train")
     validation = read_rows(work, dataset, split, "validation")
     classes = split.metrics["classes"]
-    trunk = build_trunk(network, columns=train[0].shape[1], seed=run.seed)
-    model = build_classifier(trunk, len(classes), run.seed)
+    hidden = build_trunk(network, columns=train[0].shape[1], seed=run.seed)
+    model = build_classifier(hidden, len(classes), run.seed)
+    if trunk:
+        adopt_trunk(model, load_model(work, trunk, "classifier"))
     change = image_changer(dataset, augmentation, run.seed) if augmentation else None
     history = fit_resumably(
         work, "trunk", model, train, validation, pretrain, run.seed, change=change
