@@ -15,7 +15,7 @@ from models.datasets import Source, check_classes, find_dataset, load_dataset
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 # Once these hold results for the settings, the settings have been found to fit the data.
-CHECKED_BY = {"load-dataset", "split-source", "split-target"}
+CHECKED_BY = {"load-dataset", "split-source", "split-target", "pretrain-pairs"}
 
 
 def default_store() -> Path:
@@ -72,7 +72,8 @@ def prepare(
         dataset = load_dataset(config.data.dataset, config.data.limit, source)
         for count in (config.data.few_shot, *few_shot):
             data = config.data.model_copy(update={"few_shot": count})
-            check_classes(dataset.y_train, dataset.y_test, data)
+            pairs = config.pretrain.task == "pairs"
+            check_classes(dataset.y_train, dataset.y_test, data, pairs)
     missing = [s.name for s in steps if s.name in selection.stored and s.state != "cached"]
     if missing:
         msg = (
