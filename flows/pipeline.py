@@ -134,7 +134,7 @@ def transfer(config: Config, source: Source, call: Runner) -> Measured:
 
     def train_on(name: StrategyName | BaselineName) -> Ref:
         network = config.target_network
-        strategy = make_strategy(name, config.transfer, network.hidden_layers)
+        strategy = make_strategy(name, config.transfer, len(network.sizes))
         return call(
             train.named(name),
             checkpoint=checkpoint if strategy.pretrained else None,

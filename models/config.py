@@ -25,9 +25,16 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 Activation = Literal["elu", "relu", "leaky_relu", "selu", "gelu", "tanh", "sigmoid"]
-Initializer = Literal["he_normal", "he_uniform", "glorot_uniform", "glorot_normal", "lecun_normal"]
+Initializer = Literal[
+    "he_normal",
+    "he_uniform",
+    "glorot_uniform",
+    "glorot_normal",
+    "lecun_normal",
+    "truncated_normal",
+]
 OptimizerName = Literal["adam", "sgd", "momentum", "nesterov", "rmsprop", "adagrad"]
-Schedule = Literal["constant", "exponential", "cosine"]
+Schedule = Literal["constant", "exponential", "staircase", "cosine"]
 StrategyName = Literal[
     "probe", "top", "full", "probe-then-tune", "gradual", "discriminative", "l2-sp"
 ]
@@ -53,6 +60,7 @@ def _split_commas(value: object) -> object:
 Classes = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
 Counts = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split_commas)]
 Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split_commas)]
+Rates = Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], BeforeValidator(_split_commas)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 StrategyNames = Annotated[tuple[StrategyName, ...], BeforeValidator(_split_commas)]
 
@@ -121,15 +129,73 @@ class Data(Section):
 
 
 class Network(Section):
-    """The trunk: a stack of equal hidden layers. The heads are softmax layers on top."""
+    """The trunk: a stack of hidden layers. The heads are softmax layers on top."""
 
-    hidden_layers: int = Field(5, ge=1, le=100, description="Hidden layers: hidden1, hidden2, ...")
+    hidden_layers: int = Field(5, ge=0, le=100, description="Hidden layers: hidden1, hidden2, ...")
     units: int = Field(100, ge=1, description="Units of each hidden layer.")
+    widths: Sizes = Field(
+        (),
+        max_length=100,
+        description="Units of each hidden layer, the lowest first, such as 300,100; instead of "
+        "hidden_layers times units.",
+    )
+    filters: Sizes = Field(
+        (),
+        description="Filters of 3x3 convolutions below the hidden layers, the lowest first; "
+        "images must be square.",
+    )
+    strides: Sizes = Field((), description="Stride of each convolution; empty is 1 for all.")
+    inputs: Literal["unit", "centered", "standardized"] = Field(
+        "unit",
+        description="Pixels as the first layer sees them: from 0 to 1, from -0.5 to 0.5, or each "
+        "with mean 0 and deviation 1 over the training images.",
+    )
+    outputs: Literal["softmax", "sigmoid"] = Field(
+        "softmax",
+        description="Activation and loss of the source head: one cross-entropy over the classes, "
+        "or one for each class.",
+    )
     activation: Activation = Field("elu", description="Activation of each hidden layer.")
+    slope: float = Field(0.2, ge=0, description="Of leaky_relu below 0.")
     initializer: Initializer = Field("he_normal", description="Initialiser of hidden kernels.")
-    batch_norm: bool = Field(True, description="Batch normalisation before each activation.")
+    head_initializer: Initializer = Field(
+        "glorot_uniform", description="Initialiser of the source head's kernel."
+    )
+    initial_scale: float = Field(
+        1.0,
+        gt=0,
+        description="Factor of the deviation of all initial kernels, which for truncated_normal is "
+        "1 (before cutting off at 2).",
+    )
+    batch_norm: bool = Field(True, description="Batch normalisation of each hidden layer.")
+    norm_place: Literal["before", "after"] = Field(
+        "before", description="Batch normalisation before or after each activation."
+    )
+    norm_momentum: float = Field(
+        0.99, ge=0, lt=1, description="Share of batch normalisation's statistics kept at a step."
+    )
+    norm_bias: bool = Field(
+        False, description="Keep the biases, which normalisation before activations cancels."
+    )
+    norm_head: bool = Field(False, description="Normalise the source head's logits too.")
     dropout: float = Field(
         0.0, ge=0, lt=1, description="Dropout rate after each hidden layer in pretraining."
+    )
+    dropouts: Rates = Field(
+        (),
+        description="Dropout rate after each hidden layer, the lowest first; instead of dropout.",
+    )
+    input_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout rate of the pixels.")
+    alpha_dropout: float = Field(
+        0.0, ge=0, lt=1, description="AlphaDropout rate, made for selu, before the source head."
+    )
+    l1: float = Field(0.0, ge=0, description="Factor of the sum of |weights| in the loss.")
+    l2: float = Field(0.0, ge=0, description="Factor of the sum of squared weights in the loss.")
+    max_norm: float = Field(
+        0.0, ge=0, description="Longest a column of a hidden kernel may be; 0 is no limit."
+    )
+    max_norm_axis: Literal[0, 1] = Field(
+        0, description="What is limited: 0 the weights into a unit, 1 those out of an input."
     )
     mixed_precision: bool = Field(
         False,
@@ -137,14 +203,53 @@ class Network(Section):
         "activations stay in float32.",
     )
 
+    @model_validator(mode="after")
+    def _lists_fit(self) -> Self:
+        for name, layers, kind in (
+            ("dropouts", self.sizes, "hidden layers"),
+            ("strides", self.filters, "convolutions"),
+        ):
+            given = getattr(self, name)
+            if given and len(given) != len(layers):
+                raise PydanticCustomError(
+                    "lengths",
+                    "network.{name} has {given} values for {there} {kind}",
+                    {"name": name, "given": len(given), "there": len(layers), "kind": kind},
+                )
+        return self
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Units of each hidden layer, the lowest first."""
+        return self.widths or (self.units,) * self.hidden_layers
+
     @property
     def layer_names(self) -> tuple[str, ...]:
         """Names of the hidden layers, bottom first: where the trunk can be cut."""
-        return tuple(f"hidden{i + 1}" for i in range(self.hidden_layers))
+        return tuple(f"hidden{i + 1}" for i in range(len(self.sizes)))
+
+    @property
+    def dropout_rates(self) -> tuple[float, ...]:
+        """Dropout rate after each hidden layer, the lowest first."""
+        return self.dropouts or (self.dropout,) * len(self.sizes)
+
+    @property
+    def shape(self) -> str:
+        """The layers in a word: ``5x100``, ``300-100``."""
+        sizes = self.sizes
+        if len(sizes) > 1 and len(set(sizes)) == 1:
+            return f"{len(sizes)}x{sizes[0]}"
+        parts = [f"{len(self.filters)} convolutions", *map(str, sizes)]
+        return "-".join(parts if self.filters else parts[1:]) or "softmax"
+
+    def up_to(self, layers: int) -> Self:
+        """The lowest hidden layers alone."""
+        changed: dict[str, Any] = {"hidden_layers": layers, "widths": self.widths[:layers]}
+        return self.model_copy(update={**changed, "dropouts": self.dropouts[:layers]})
 
 
-class Training(Section):
-    """How one network is trained."""
+class HeadTraining(Section):
+    """How a network is trained, as far as many heads at once know it too."""
 
     optimizer: OptimizerName = Field("adam", description="Update rule.")
     learning_rate: float = Field(0.001, gt=0, description="Learning rate (at step 0).")
@@ -153,10 +258,15 @@ class Training(Section):
     decay_steps: int = Field(
         0,
         ge=0,
-        description="Steps for one factor decay_rate (exponential) or to 0 (cosine); 0 is all "
-        "steps of max_epochs.",
+        description="Steps for one factor decay_rate (exponential, staircase) or to 0 (cosine); 0 "
+        "is all steps of max_epochs.",
     )
-    decay_rate: float = Field(0.1, gt=0, le=1, description="Factor of the exponential schedule.")
+    decay_rate: float = Field(
+        0.1, gt=0, le=1, description="Factor of the exponential and staircase schedules."
+    )
+    clip_value: float = Field(
+        0.0, ge=0, description="Largest absolute value of any part of a gradient; 0 is no limit."
+    )
     batch_size: int = Field(20, ge=1, description="Images in a step.")
     max_epochs: int = Field(1000, ge=1, description="Stop after so many epochs at the latest.")
     patience: int = Field(
@@ -167,6 +277,32 @@ class Training(Section):
         """The settings with ``decay_steps`` worked out for so many rows an epoch."""
         steps = self.decay_steps or self.max_epochs * math.ceil(rows / self.batch_size)
         return self.model_copy(update={"decay_steps": max(1, steps)})
+
+
+class Training(HeadTraining):
+    """How one network is trained."""
+
+    min_delta: float = Field(
+        0.0, ge=0, description="Fall of the validation loss that counts as one."
+    )
+    max_steps: int = Field(
+        0, ge=0, description="Stop after so many batches, within an epoch too; 0 is no limit."
+    )
+    order: Literal["shuffled", "sequential"] = Field(
+        "shuffled", description="Order of the images: drawn anew for each epoch, or as they lie."
+    )
+    keep: Literal["best", "last"] = Field(
+        "best", description="Weights kept: of the epoch of the lowest validation loss, or the last."
+    )
+
+    def over(self, rows: int) -> Self:
+        """The settings with ``decay_steps`` and what ``max_steps`` leaves of ``max_epochs``."""
+        if not self.max_steps:
+            return super().over(rows)
+        epochs = math.ceil(self.max_steps / math.ceil(rows / self.batch_size))
+        steps = self.decay_steps or self.max_steps
+        changed = {"max_epochs": min(self.max_epochs, epochs), "decay_steps": steps}
+        return self.model_copy(update=changed)
 
 
 class Pretrain(Training):
@@ -401,6 +537,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _layers_exist(self) -> Self:
         known = self.network.layer_names
+        if not known:
+            msg = "network.hidden_layers = 0: there is nothing to transfer; 1 or more"
+            raise PydanticCustomError("layers", "{msg}", {"msg": msg})
         cuts = (self.transfer.cut,) if self.transfer.cut else ()
         for field, layers in {
             "study.cuts": self.study.cuts,
@@ -431,9 +570,10 @@ class Config(Section):
     def target_network(self) -> Network:
         """What is trained on the target classes: the trunk's layers up to the cut."""
         names = self.network.layer_names
-        layers = names.index(self.transfer.cut or names[-1]) + 1
-        changed = {"hidden_layers": layers, "dropout": self.transfer.dropout}
-        return self.network.model_copy(update=changed)
+        kept = self.network.up_to(names.index(self.transfer.cut or names[-1]) + 1)
+        plain = {"outputs": "softmax", "norm_head": False, "alpha_dropout": 0.0}
+        changed = {"dropout": self.transfer.dropout, "dropouts": (), **plain}
+        return kept.model_copy(update=changed)
 
     @property
     def follows_published_protocol(self) -> bool:

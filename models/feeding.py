@@ -49,6 +49,8 @@ class Feed:
         size: Rows of a block; the last one may have fewer.
         copies: How often each row comes in an epoch.
         change: Makes of the rows of a block those to train on; see ``Change``.
+        shuffled: Whether each epoch has its own order; else rows come as they lie.
+        last: Rows in all epochs together, after which training ends; 0 is no limit.
     """
 
     x: Sliceable
@@ -56,6 +58,8 @@ class Feed:
     size: int
     copies: int = 1
     change: Change | None = None
+    shuffled: bool = True
+    last: int = 0
 
     def __len__(self) -> int:
         """How many rows an epoch has."""
@@ -78,18 +82,27 @@ class Feed:
         """
         reads = chain.from_iterable(self._plan(seed, epoch) for epoch in range(first, last))
         with closing(_read_ahead(reads)) as blocks:
-            for _ in range(first, last):
-                yield islice(blocks, self.blocks)
+            for epoch in range(first, last):
+                of_epoch = islice(blocks, self.blocks)
+                yield _trim(of_epoch, self.last - epoch * len(self)) if self.last else of_epoch
 
     def in_turn(self) -> Iterator[tuple[Any, Any]]:
         """Yields rows and labels of all blocks as they lie."""
         if self.whole:
             yield self.whole
             return
-        cuts = (slice(i, min(i + self.size, len(self))) for i in range(0, len(self), self.size))
-        yield from _read_ahead(partial(self._read, [cut]) for cut in cuts)
+        yield from _read_ahead(partial(self._read, [cut]) for cut in self._cuts())
+
+    def _cuts(self) -> Iterator[slice]:
+        for start in range(0, len(self), self.size):
+            yield slice(start, min(start + self.size, len(self)))
 
     def _plan(self, seed: int, epoch: int) -> Iterator[Callable[[], Block]]:
+        if not self.shuffled:
+            for cut in self._cuts():
+                order = np.arange(cut.stop - cut.start, dtype=np.int32)
+                yield partial(self._read_block, [cut], order, epoch)
+            return
         if self.blocks == 1:
             order = draw_order(len(self), seed, epoch)
             yield partial(self._read_block, [slice(0, len(self))], order, epoch)
@@ -152,6 +165,14 @@ def draw_blocks(rows: int, size: int, seed: int, epoch: int) -> Iterator[tuple[l
             sorted(block, key=lambda piece: piece.start),
             random.permutation(here).astype(np.int32),
         )
+
+
+def _trim(blocks: Iterable[Block], rows: int) -> Iterator[Block]:
+    """Blocks up to so many rows of them all together."""
+    for x, y, order in blocks:
+        if rows > 0:
+            yield x, y, order[:rows]
+        rows -= len(order)
 
 
 def _cut(pieces: Iterable[slice], size: int) -> Iterator[list[slice]]:

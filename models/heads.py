@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.config import Training
+from models.config import HeadTraining
 from models.feeding import Array, draw_order
 from models.networks import build_head, draw_head_kernels
 from models.optimizers import choose_rate, start_slots, update
@@ -90,7 +90,7 @@ class HeadsState:
         losses = np.concatenate([none, self.history["val_loss"]])
         return losses[self.best_epoch, np.arange(len(self.steps))]
 
-    def is_training(self, settings: Training) -> Array:
+    def is_training(self, settings: HeadTraining) -> Array:
         """Tells which heads have not stopped, ``(heads,)``."""
         waited = self.epoch - self.best_epoch
         going = (waited <= settings.patience) & ~self.diverged
@@ -126,7 +126,7 @@ def fit_heads(
     y: Array,
     *,
     classes: int,
-    settings: Training,
+    settings: HeadTraining,
     validation: tuple[Array, Array],
     saved: HeadsState | None = None,
     on_epoch: Callable[[HeadsState], None] | None = None,
@@ -192,7 +192,7 @@ class _Trainer:
         x: Array,
         y: Array,
         classes: int,
-        settings: Training,
+        settings: HeadTraining,
         validation: tuple[Array, Array],
     ) -> None:
         self.heads = heads
@@ -331,7 +331,7 @@ def _block_up(x: Array, y: Array) -> tuple[list[Any], int]:
 
 
 @lru_cache(maxsize=8)
-def _compile_epoch(settings: Training, dropout: bool, ragged: bool) -> Compiled:
+def _compile_epoch(settings: HeadTraining, dropout: bool, ragged: bool) -> Compiled:
     """Compiles the epoch of a tile; less is to do if every batch of every head is full."""
 
     def train_and_validate(*arguments: Any) -> Any:
@@ -341,7 +341,7 @@ def _compile_epoch(settings: Training, dropout: bool, ragged: bool) -> Compiled:
 
 
 def _train_and_validate(
-    settings: Training,
+    settings: HeadTraining,
     dropout: bool,
     ragged: bool,
     x: Any,

@@ -7,40 +7,42 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.config import Training
+from models.config import HeadTraining
 
 
-def build_optimizer(settings: Training) -> keras.optimizers.Optimizer:
+def build_optimizer(settings: HeadTraining) -> keras.optimizers.Optimizer:
     """Builds the update rule with its learning rate schedule."""
     rate, momentum = _learning_rate(settings), settings.momentum
+    clip = {"clipvalue": settings.clip_value or None}
     match settings.optimizer:
         case "adam":
-            return keras.optimizers.Adam(rate)
+            return keras.optimizers.Adam(rate, **clip)
         case "sgd":
-            return keras.optimizers.SGD(rate)
+            return keras.optimizers.SGD(rate, **clip)
         case "momentum":
-            return keras.optimizers.SGD(rate, momentum=momentum)
+            return keras.optimizers.SGD(rate, momentum=momentum, **clip)
         case "nesterov":
-            return keras.optimizers.SGD(rate, momentum=momentum, nesterov=True)
+            return keras.optimizers.SGD(rate, momentum=momentum, nesterov=True, **clip)
         case "rmsprop":
-            return keras.optimizers.RMSprop(rate, momentum=momentum)
+            return keras.optimizers.RMSprop(rate, momentum=momentum, **clip)
         case "adagrad":
-            return keras.optimizers.Adagrad(rate)
+            return keras.optimizers.Adagrad(rate, **clip)
 
 
-def _learning_rate(settings: Training) -> Any:
+def _learning_rate(settings: HeadTraining) -> Any:
     schedules = keras.optimizers.schedules
     rate, steps = settings.learning_rate, settings.decay_steps
     match settings.schedule:
         case "constant":
             return rate
-        case "exponential":
-            return schedules.ExponentialDecay(rate, steps, settings.decay_rate)
+        case "exponential" | "staircase" as kind:
+            in_steps = kind == "staircase"
+            return schedules.ExponentialDecay(rate, steps, settings.decay_rate, in_steps)
         case "cosine":
             return schedules.CosineDecay(rate, steps)
 
 
-def choose_rate(settings: Training, rates: Any, steps: Any) -> Any:
+def choose_rate(settings: HeadTraining, rates: Any, steps: Any) -> Any:
     """The learning rate of each head after its steps, as the schedule has it.
 
     Args:
@@ -52,12 +54,14 @@ def choose_rate(settings: Training, rates: Any, steps: Any) -> Any:
     done = tf.cast(steps, rates.dtype) / settings.decay_steps
     if settings.schedule == "exponential":
         return rates * settings.decay_rate**done
+    if settings.schedule == "staircase":
+        return rates * settings.decay_rate ** tf.floor(done)
     if settings.schedule == "cosine":
         return rates * 0.5 * (1 + tf.cos(math.pi * tf.minimum(done, 1.0)))
     return rates
 
 
-def start_slots(settings: Training, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+def start_slots(settings: HeadTraining, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     """The moments of a rule before the first step, ``(heads, slots, ...)``.
 
     Args:
@@ -71,7 +75,12 @@ def start_slots(settings: Training, shape: tuple[int, ...]) -> np.ndarray[Any, A
 
 
 def update(
-    settings: Training, weights: Any, slots: tuple[Any, ...], gradient: Any, rate: Any, steps: Any
+    settings: HeadTraining,
+    weights: Any,
+    slots: tuple[Any, ...],
+    gradient: Any,
+    rate: Any,
+    steps: Any,
 ) -> tuple[Any, tuple[Any, ...]]:
     """One step of many heads, by the formula of the optimizer of that name in Keras.
 
@@ -87,6 +96,8 @@ def update(
         The new weights and slots.
     """
     momentum, epsilon = settings.momentum, 1e-7
+    if settings.clip_value:
+        gradient = tf.clip_by_value(gradient, -settings.clip_value, settings.clip_value)
     if settings.optimizer == "adam":
         mean, square = slots
         step = tf.cast(steps + 1, weights.dtype)

@@ -12,7 +12,7 @@ import numpy as np
 
 from models.config import Network
 from models.feeding import Array
-from models.networks import build_trunk
+from models.networks import Statistics, build_trunk
 from models.programs import RowLoss
 from models.strategies import draw_seeds
 
@@ -114,7 +114,13 @@ def same_or_not(pairs: int) -> Array:
     return (1 - np.arange(pairs) % 2)[:, None]
 
 
-def build_pair_network(network: Network, columns: int, joint_units: int, seed: int) -> keras.Model:
+def build_pair_network(
+    network: Network,
+    columns: int,
+    joint_units: int,
+    seed: int,
+    statistics: Statistics | None = None,
+) -> keras.Model:
     """Builds two separate stacks of hidden layers, one for each image, and what compares them.
 
     The layers of the first stack are named as a trunk's, so that it can be transferred as one.
@@ -124,6 +130,7 @@ def build_pair_network(network: Network, columns: int, joint_units: int, seed: i
         columns: Columns of an image.
         joint_units: Units of the one layer on top of both stacks.
         seed: The same seed gives the same weights; the first stack has those of its trunk.
+        statistics: Of the training images' pixels, for standardized inputs.
 
     Returns:
         A model from ``(pairs, 2, columns)`` to the probability that both images are of the same
@@ -135,13 +142,16 @@ def build_pair_network(network: Network, columns: int, joint_units: int, seed: i
     for place, (prefix, stack_seed) in enumerate((("", first_seed), ("other_", second_seed))):
         image = keras.layers.Cropping1D((place, 1 - place), name=f"{prefix}image")(pairs)
         pixels = keras.layers.Reshape((columns,), name=f"{prefix}pixels")(image)
-        outputs.append(_graft(build_trunk(network, columns, stack_seed), pixels, prefix))
+        stack = build_trunk(network, columns, stack_seed, statistics)
+        outputs.append(_graft(stack, pixels, prefix))
     both = keras.layers.Concatenate(name="both")(outputs)
     joint = Network(
         hidden_layers=1,
         units=joint_units,
         activation=network.activation,
+        slope=network.slope,
         initializer=network.initializer,
+        initial_scale=network.initial_scale,
         batch_norm=False,
     )
     joined = _graft(build_trunk(joint, both.shape[1], joint_seed), both, "joint_")

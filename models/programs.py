@@ -1,6 +1,6 @@
 """The compiled programs: an epoch of training and validation, and prediction.
 
-Each is one XLA program. Equal models share one, so a second fold or seed compiles nothing.
+Each is one XLA program, but for convolutions, which are one plain graph. Equal models share one, so a second fold or seed compiles nothing.
 """
 
 import json
@@ -45,9 +45,10 @@ class Program:
         self._batch_size = batch_size
         self._tuning = tuning
         self._variables = [*model.variables, *optimizer.variables, *tuning.variables]
-        self._epoch = Compiled(self._train_and_validate)
-        self._train_block = Compiled(self._train_rows)
-        self._validate_block = Compiled(self._validate_rows)
+        xla = suits_xla(model)
+        self._epoch = Compiled(self._train_and_validate, xla)
+        self._train_block = Compiled(self._train_rows, xla)
+        self._validate_block = Compiled(self._validate_rows, xla)
         self._lock = threading.Lock()
 
     def run(
@@ -67,15 +68,12 @@ class Program:
         """
         with self._lock:
             _copy(variables, self._variables)
-            sums = self._run_blocks(train, blocks, validation)
+            parts = self._run_blocks(train, blocks, validation)
             _copy(self._variables, variables)
         logs: dict[str, float] = {}
-        for prefix, part, count in zip(
-            ("", "val_"), sums, (len(train), len(validation)), strict=True
-        ):
-            means = part / count
+        for prefix, (sums, rows) in zip(("", "val_"), parts, strict=True):
             names = (f"{prefix}{name}" for name in ("loss", *self._metrics))
-            logs.update(zip(names, means.tolist(), strict=True))
+            logs.update(zip(names, (sums / rows).tolist(), strict=True))
         return logs
 
     def fits(self, model: keras.Model) -> bool:
@@ -84,13 +82,18 @@ class Program:
 
     def _run_blocks(
         self, train: Feed, blocks: Iterator[Block], validation: Feed
-    ) -> tuple[Array, Array]:
+    ) -> tuple[tuple[Array, int], tuple[Array, int]]:
+        """The sums over the rows trained on and over those measured on, and how many they are."""
         if train.blocks == 1 and validation.whole:
-            trained, validated = self._epoch(*next(blocks), *validation.whole)
-            return _to_float64(trained), _to_float64(validated)
-        trained = [_to_float64(self._train_block(*block)) for block in blocks]
-        validated = [_to_float64(self._validate_block(*block)) for block in validation.in_turn()]
-        return np.sum(trained, axis=0), np.sum(validated, axis=0)
+            block = next(blocks)
+            trained, validated = self._epoch(*block, *validation.whole)
+            return (_to_float64(trained), len(block[2])), (_to_float64(validated), len(validation))
+        sums, rows = [], 0
+        for block in blocks:
+            sums.append(_to_float64(self._train_block(*block)))
+            rows += len(block[2])
+        measured = [_to_float64(self._validate_block(*block)) for block in validation.in_turn()]
+        return (np.sum(sums, axis=0), rows), (np.sum(measured, axis=0), len(validation))
 
     def _train_and_validate(self, x: Any, y: Any, order: Any, x_val: Any, y_val: Any) -> Any:
         return self._train_rows(x, y, order), self._validate_rows(x_val, y_val)
@@ -179,8 +182,14 @@ _PLAIN_LAYERS = (
     keras.layers.InputLayer,
     keras.layers.Dense,
     keras.layers.Activation,
+    keras.layers.LeakyReLU,
     keras.layers.BatchNormalization,
     keras.layers.Dropout,
+    keras.layers.AlphaDropout,
+    keras.layers.Rescaling,
+    keras.layers.Reshape,
+    keras.layers.Conv2D,
+    keras.layers.Flatten,
 )
 
 
@@ -262,15 +271,21 @@ def predict_blocks(
 # Keeps the last models alive; a handful are in use at a time.
 @lru_cache(maxsize=8)
 def _compile_forward(model: keras.Model) -> "Compiled":
-    return Compiled(lambda rows: model(rows, training=False))
+    return Compiled(lambda rows: model(rows, training=False), suits_xla(model))
+
+
+def suits_xla(model: keras.Model) -> bool:
+    """Whether XLA makes a model quicker: on a CPU its convolutions take eight times as long."""
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return on_gpu or not any(isinstance(layer, keras.layers.Conv2D) for layer in model.layers)
 
 
 class Compiled:
     """A function as one XLA program, or as a plain graph where XLA lacks an operation."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], xla: bool = True) -> None:
         self._function = function
-        self._call = tf.function(function, jit_compile=True)
+        self._call = tf.function(function, jit_compile=xla)
         self._ran = False
 
     def __call__(self, *args: Any) -> Any:

@@ -4,6 +4,7 @@ import numpy as np
 
 from models.config import BaselineName, Section, StrategyName, Training, Transfer
 
+MOST_LAYERS = 100
 BASELINES: tuple[BaselineName, ...] = ("pixels", "scratch")
 
 
@@ -27,7 +28,11 @@ class Strategy(Section):
     Attributes:
         name: One of ``StrategyName`` or ``BaselineName``.
         title: The same in words.
-        pretrained: Whether the hidden layers begin with the trunk's weights.
+        pretrained: Whether hidden layers begin with the trunk's weights.
+        reused: How many of them do, the lowest; convolutions below do too.
+        head: Whether the head does.
+        above: Leave out so many of the lowest hidden layers: what is trained on is their cached
+            activations.
         phases: Trainings one after the other.
         rate_decay: Each layer's rate is that of the layer above divided by this.
         anchor: Factor of the squared distance from the pretrained kernels in the loss.
@@ -40,6 +45,9 @@ class Strategy(Section):
     name: StrategyName | BaselineName
     title: str
     pretrained: bool
+    reused: int = MOST_LAYERS
+    head: bool = False
+    above: int = 0
     phases: tuple[Phase, ...]
     rate_decay: float = 1.0
     anchor: float = 0.0

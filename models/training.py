@@ -131,12 +131,13 @@ def fit(
     copies: int = 1,
     rules: Rules = MappingProxyType({}),
 ) -> keras.callbacks.History:
-    """Trains a model in place, and leaves it with the weights of its best epoch.
+    """Trains a model in place, and leaves it with the weights of its best epoch, or its last.
 
-    Training stops after ``settings.max_epochs``, or when the validation loss has not fallen for
-    more than ``settings.patience`` epochs. Every row is trained on once an epoch, in an order
-    drawn from the seed and the epoch; the last batch may be smaller. Dropout draws from the
-    seed too, so the same arguments give the same bits on the same machine and thread count.
+    Training stops after ``settings.max_epochs`` or ``settings.max_steps``, or when the validation
+    loss has not fallen for more than ``settings.patience`` epochs. Every row is trained on once an
+    epoch, in an order drawn from the seed and the epoch; the last batch may be smaller. Dropout
+    draws from the seed too, so the same arguments give the same bits on the same machine and
+    thread count.
 
     An epoch is one compiled program, so callbacks are called around epochs, not around batches.
     Fits in several threads run at the same time and to the same bits; only those of equal models
@@ -182,7 +183,16 @@ def fit(
     _check_rows(x, y, *validation)
     settings = settings.over(len(x) * copies)
     size = choose_block_rows(x, settings.batch_size, block_rows)
-    train, held_out = Feed(x, y, size, copies, change), Feed(*validation, size)
+    train = Feed(
+        x,
+        y,
+        size,
+        copies,
+        change,
+        shuffled=settings.order == "shuffled",
+        last=_last_row(settings, len(x) * copies),
+    )
+    held_out = Feed(*validation, size)
     if not model.built:
         model(to_tensor(x[:1]))
     own = optimizer or build_optimizer(settings)
@@ -207,12 +217,19 @@ def fit(
             _check_finite(logs, state.epoch + 1)
             logs["learning_rate"] = float(own.learning_rate)
             listeners.on_epoch_end(state.epoch, dict(logs))
-            state = _advance(state, model, own, logs)
+            state = _advance(state, model, own, logs, settings.min_delta)
             if on_epoch:
                 on_epoch(state)
-        _assign(model.variables, state.best)
+        _assign(model.variables, state.best if settings.keep == "best" else state.variables)
         listeners.on_train_end()
     return _to_history(model, state)
+
+
+def _last_row(settings: Training, rows: int) -> int:
+    """How many rows, counted over all epochs, ``max_steps`` batches are; 0 if all there are."""
+    each = math.ceil(rows / settings.batch_size)
+    epochs, steps = divmod(settings.max_steps, each)
+    return epochs * rows + steps * settings.batch_size
 
 
 def _begin(model: keras.Model, optimizer: keras.optimizers.Optimizer, seed: int) -> State:
@@ -231,9 +248,10 @@ def _advance(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer,
     logs: Mapping[str, float],
+    min_delta: float,
 ) -> State:
     epoch, variables = state.epoch + 1, _values(model.variables)
-    better = logs["val_loss"] < state.best_loss
+    better = logs["val_loss"] < state.best_loss - min_delta
     return State(
         epoch=epoch,
         variables=variables,

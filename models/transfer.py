@@ -7,7 +7,13 @@ import keras
 import numpy as np
 
 from models.config import Network
-from models.networks import build_classifier, build_head, build_trunk
+from models.networks import (
+    Statistics,
+    build_classifier,
+    build_head,
+    build_trunk,
+    measure_pixels,
+)
 from models.strategies import Strategy
 from models.tuning import LayerRule, Rules
 
@@ -22,14 +28,14 @@ def build_network(
     classes: int,
     seed: int,
 ) -> keras.Model:
-    """Builds what a strategy begins with: hidden layers, new or pretrained, and a new head.
+    """Builds what a strategy begins with: hidden layers and head, new or pretrained.
 
     Args:
-        strategy: Says whether batch norm's statistics are adapted.
+        strategy: Says which layers are copied, and whether batch norm's statistics are adapted.
         pretrained: The classifier whose hidden layers are copied; None if all weights are new.
         network: The hidden layers: those of the pretrained classifier or, from the bottom, some.
             None for a softmax on the pixels.
-        rows: The images to train on, ``(rows, columns)``.
+        rows: The images to train on, ``(rows, columns)``, or what the strategy puts in their place.
         classes: Outputs of the head.
         seed: Of all new weights.
 
@@ -40,10 +46,13 @@ def build_network(
     columns = rows.shape[1]
     if network is None:
         return build_head(columns, classes, seed)
-    model = build_classifier(build_trunk(network, columns, seed), classes, seed)
+    statistics = pixel_statistics(pretrained) if pretrained else measure_pixels(rows)
+    trunk = build_trunk(network, columns, seed, statistics, strategy.above)
+    model = build_classifier(trunk, classes, seed, network)
     if pretrained:
-        for layer in filter(_has_weights, _hidden(model)):
-            layer.set_weights(pretrained.get_layer(layer.name).get_weights())
+        for layer in filter(_has_weights, model.layers):
+            if strategy.head if layer.name.startswith("head") else _level(layer) <= strategy.reused:
+                layer.set_weights(pretrained.get_layer(layer.name).get_weights())
     if strategy.adapt_statistics:
         adapt_statistics(model, rows)
     return model
@@ -62,14 +71,25 @@ def adopt_trunk(model: keras.Model, pretrained: keras.Model) -> None:
     freeze_below(model, 0)
 
 
+def pixel_statistics(model: keras.Model) -> Statistics | None:
+    """What a model standardizes its inputs by; None if it does not."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            config = layer.get_config()
+            return np.array(config["mean"]), np.array(config["variance"])
+    return None
+
+
 def freeze_below(model: keras.Model, layers: int) -> None:
     """Freezes all hidden layers but so many from the top; the head is always trained.
+
+    Convolutions lie below the hidden layers and are trained only if all of those are.
 
     Frozen batch norm uses the statistics it has, and leaves them as they are.
     """
     depth = _depth(model)
     for layer in _hidden(model):
-        layer.trainable = _level(layer) > depth - layers
+        layer.trainable = _level(layer) > depth - layers or layers >= depth
 
 
 def adapt_statistics(model: keras.Model, rows: Array) -> None:
@@ -106,7 +126,7 @@ def layer_rules(model: keras.Model, rate_decay: float, anchor: float) -> Rules:
 
 
 def _hidden(model: keras.Model) -> list[keras.layers.Layer]:
-    return [layer for layer in model.layers if re.match(r"hidden\d", layer.name)]
+    return [layer for layer in model.layers if re.match(r"(hidden|conv)\d", layer.name)]
 
 
 def _has_weights(layer: keras.layers.Layer) -> bool:
@@ -114,9 +134,10 @@ def _has_weights(layer: keras.layers.Layer) -> bool:
 
 
 def _level(layer: keras.layers.Layer) -> int:
-    """1 for each layer that is part of hidden1."""
-    return int(layer.name.removeprefix("hidden").partition("_")[0])
+    """1 for each layer that is part of hidden1, 0 for what lies below."""
+    found = re.match(r"hidden(\d+)", layer.name)
+    return int(found[1]) if found else 0
 
 
 def _depth(model: keras.Model) -> int:
-    return max(map(_level, _hidden(model)), default=0)
+    return max(map(_level, model.layers), default=0)

@@ -12,7 +12,7 @@ from tasks.trained import load_model, save_model
 
 @stage(
     "pretrain",
-    label="pretrain {network.hidden_layers}x{network.units} {network.activation}, seed {run.seed}",
+    label="pretrain {network.shape} {network.activation}, seed {run.seed}",
 )
 def pretrain(
     work: Work,
@@ -26,7 +26,7 @@ def pretrain(
     run: Run,
 ) -> dict[str, Any]:
     """Trains the trunk on the source classes, or a head alone on a trunk trained on pairs."""
-    from models.networks import build_classifier, build_trunk
+    from models.networks import build_classifier, build_trunk, choose_loss, measure_pixels
     from models.runtime import use_threads
     from models.transfer import adopt_trunk
 
@@ -34,13 +34,21 @@ def pretrain(
     train = read_rows(work, dataset, split, "train")
     validation = read_rows(work, dataset, split, "validation")
     classes = split.metrics["classes"]
-    hidden = build_trunk(network, columns=train[0].shape[1], seed=run.seed)
-    model = build_classifier(hidden, len(classes), run.seed)
+    hidden = build_trunk(network, train[0].shape[1], run.seed, measure_pixels(train[0]))
+    model = build_classifier(hidden, len(classes), run.seed, network)
     if trunk:
         adopt_trunk(model, load_model(work, trunk, "classifier"))
     change = image_changer(dataset, augmentation, run.seed) if augmentation else None
     history = fit_resumably(
-        work, "trunk", model, train, validation, pretrain, run.seed, change=change
+        work,
+        "trunk",
+        model,
+        train,
+        validation,
+        pretrain,
+        run.seed,
+        change=change,
+        loss=choose_loss(network),
     )
     save_model(work, "classifier", model)
     work.save_json("history.json", history)

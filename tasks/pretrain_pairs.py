@@ -14,14 +14,14 @@ from tasks.trained import save_model
 
 @stage(
     "pretrain-pairs",
-    label="pretrain {network.hidden_layers}x{network.units} {network.activation} on pairs, "
-    "seed {run.seed}",
+    label="pretrain {network.shape} {network.activation} on pairs, seed {run.seed}",
 )
 def pretrain_pairs(
     work: Work, *, dataset: Ref, split: Ref, network: Network, pairs: Pairs, run: Run
 ) -> dict[str, Any]:
     """Trains two stacks to tell pairs of the same class from others, on fresh pairs each epoch."""
     from models.feeding import choose_block_rows
+    from models.networks import measure_pixels
     from models.pairs import (
         PAIR_ACCURACY,
         FixedPairs,
@@ -39,7 +39,10 @@ def pretrain_pairs(
     fresh = make_pairs("train")
     validation = FixedPairs(make_pairs("validation"), pairs.validation_pairs)
     test = FixedPairs(make_pairs("test"), pairs.test_pairs)
-    model = build_pair_network(network, fresh.images.shape[1], pairs.joint_units, run.seed)
+    statistics = measure_pixels(fresh.images)
+    model = build_pair_network(
+        network, fresh.images.shape[1], pairs.joint_units, run.seed, statistics
+    )
     history = fit_resumably(
         work,
         "pairs",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from models.config import Network, Pairs, Transfer
-from models.networks import build_classifier, build_trunk
+from models.networks import build_classifier, build_trunk, measure_pixels
 from models.pairs import (
     PAIR_ACCURACY,
     FixedPairs,
@@ -149,6 +149,24 @@ def test_the_network_has_as_many_weights_as_its_parts(batch_norm):
     model = build_pair_network(network, 784, joint_units=10, seed=0)
     stack = build_trunk(network, 784, seed=0).count_params()
     assert model.count_params() == 2 * stack + (200 * 10 + 10) + (10 + 1)
+
+
+def test_stacks_may_have_any_layers_a_trunk_has():
+    network = Network(widths=(7, 5), filters=(3,), inputs="standardized", dropouts=(0.1, 0.2))
+    images = np.random.default_rng(0).normal(3, 2, (50, 16)).astype(np.float32)
+    statistics = measure_pixels(images)
+    model = build_pair_network(network, 16, joint_units=4, seed=1, statistics=statistics)
+    trunk = build_trunk(network, 16, 1, statistics)
+    inside = keras.Model(model.input, model.get_layer("hidden2").output)
+    pairs = np.stack([images[:5], images[5:10]], axis=1)
+    np.testing.assert_allclose(inside(pairs).numpy(), trunk(images[:5]).numpy(), atol=1e-5)
+    classifier = build_classifier(build_trunk(network, 16, 8, statistics), CLASSES, 8)
+    adopt_trunk(classifier, model)
+    np.testing.assert_array_equal(
+        classifier.get_layer("conv1_maps").get_weights()[0],
+        model.get_layer("conv1_maps").get_weights()[0],
+    )
+    assert [v.path for v in classifier.trainable_variables] == ["head/kernel", "head/bias"]
 
 
 def test_a_saved_network_loads_in_safe_mode_and_answers_the_same(tmp_path):
