@@ -54,7 +54,10 @@ def pretrain(
     work.save_json("history.json", history)
     save_history_table(work, {"trunk": history})
     best = best_epoch(history)
+    # Here, because the checkpoint and its card know no earlier stage.
+    before = {"pair_accuracy": trunk.metrics["validation_accuracy"]} if trunk else {}
     return {
+        **before,
         "classes": classes,
         "parameters": model.count_params(),
         "epochs": len(history["loss"]),

@@ -12,6 +12,7 @@ import tensorflow as tf
 from artifacts.files import unpack_arrays
 from artifacts.reference import Ref
 from artifacts.store import Store
+from artifacts.summary import percent
 from flows.pipeline import pipeline
 from flows.selection import read_graph
 from models.config import Config, load_config
@@ -93,7 +94,10 @@ def test_the_source_head_is_trained_on_the_frozen_first_stack(done):
     assert len(hidden) == 10
     for path in hidden:
         np.testing.assert_array_equal(classifier[path], pairs[path])
-    assert refs["pretrain"].metrics["classes"] == [0, 1, 2, 3, 4]
+    accuracy = refs["pretrain-pairs"].metrics["validation_accuracy"]
+    assert refs["pretrain"].metrics["pair_accuracy"] == accuracy
+    card = store.read_bytes(refs["export-checkpoint"], "model-card.md").decode()
+    assert f"of pairs of validation images {percent(accuracy)} % were told rightly" in card
 
 
 @pytest.mark.slow
