@@ -122,6 +122,15 @@ class Curve:
 
 
 @dataclass(frozen=True)
+class Panel:
+    """What some candidates have for one setting, and how well each does, in 0 to 1."""
+
+    setting: str
+    values: Sequence[float | str]
+    accuracies: Sequence[float]
+
+
+@dataclass(frozen=True)
 class PublishedRange:
     """The lowest and highest accuracy published for one cut, in 0 to 1."""
 
@@ -148,6 +157,52 @@ def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> "
         _finish_curves(accuracy, "Accuracy", "accuracy (%)")
         _make_logarithmic(loss)
         _curve_legend(figure, histories)
+        return _settled(figure)
+
+
+def activation_functions(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> "Figure":
+    """What hidden units make of their input, a panel for each function.
+
+    Args:
+        curves: For each function by name the inputs and its values.
+    """
+    with _styled():
+        figure = _figure(8.0, 2.9)
+        panels = figure.subplots(1, len(curves))
+        for axes, (name, (inputs, values)) in zip(panels, curves.items(), strict=True):
+            axes.axhline(0, color=GREY, linewidth=0.8)
+            axes.axvline(0, color=GREY, linewidth=0.8)
+            axes.plot(inputs, values, color=PALETTE[0])
+            axes.set_title(name)
+            axes.set_xlabel("input")
+        panels[0].set_ylabel("activation")
+        return _settled(figure)
+
+
+def saturation(inputs: Sequence[float], values: Sequence[float], edge: float) -> "Figure":
+    """The sigmoid: nearly linear around 0, flat where it saturates.
+
+    Args:
+        inputs: Rising.
+        values: Of the sigmoid.
+        edge: Input beyond which its slope is below a tenth of the steepest.
+    """
+    with _styled():
+        figure = _figure(8.0, 3.4)
+        axes = figure.subplots()
+        axes.plot(inputs, values, color=PALETTE[0], label="sigmoid")
+        line = [0.5 + value / 4 for value in inputs]
+        inside = [abs(value - 0.5) < 0.6 for value in line]
+        near = [(x, y) for x, y, shown in zip(inputs, line, inside, strict=True) if shown]
+        axes.plot(*zip(*near, strict=True), color=PALETTE[1], linestyle=DOTTED, label="slope 1/4")
+        for start, stop in ((min(inputs), -edge), (edge, max(inputs))):
+            axes.axvspan(start, stop, color=PALE, zorder=0)
+        axes.annotate("saturated", (min(inputs), 0.12))
+        axes.annotate("saturated", (edge, 0.85))
+        axes.annotate("nearly linear", (0.4, 0.45))
+        axes.set_xlabel("input")
+        axes.set_ylabel("activation")
+        axes.legend(loc="center left")
         return _settled(figure)
 
 
@@ -227,6 +282,38 @@ def label_efficiency(curves: Sequence[Curve]) -> "Figure":
         axes.set_ylabel("test error (%)")
         figure.legend(loc="outside lower center", ncols=2)
         return _settled(figure)
+
+
+def error_by_setting(panels: Sequence[Panel]) -> "Figure":
+    """Error of the same candidates by each of their settings, a panel for each.
+
+    Args:
+        panels: Values are shown at equal distances, from the lowest to the highest.
+    """
+    columns = max(1, min(3, len(panels)))
+    lines = max(1, -(-len(panels) // columns))
+    with _styled():
+        figure = _figure(8.0, 1.0 + 2.0 * lines)
+        every = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
+        for axes in every:
+            axes.set_axis_off()
+        for axes, panel in zip(every, panels, strict=False):
+            axes.set_axis_on()
+            _draw_panel(axes, panel)
+        for axes in every[::columns]:
+            axes.set_ylabel("error (%)")
+        _make_logarithmic(every[0])
+        return _settled(figure)
+
+
+def _draw_panel(axes: "Axes", panel: Panel) -> None:
+    values = sorted(set(panel.values), key=lambda value: (isinstance(value, str), value))
+    places = [values.index(value) for value in panel.values]
+    errors = [100 * (1 - accuracy) for accuracy in panel.accuracies]
+    axes.plot(places, errors, "o", color=PALETTE[0], alpha=0.6, markersize=5)
+    axes.set_xticks(range(len(values)), [str(value) for value in values], rotation=30)
+    axes.set_xlim(-0.5, max(0.5, len(values) - 0.5))
+    axes.set_xlabel(panel.setting)
 
 
 def calibration(bins: Sequence[Bin]) -> "Figure":

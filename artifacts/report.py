@@ -1,7 +1,8 @@
 """A run as one HTML page that needs no network: read from the store, made in milliseconds.
 
-Figures come from the stage publish. What belongs to the run alone (which stages ran, why, how long)
-comes from its record, so that the page says the truth of a run in which everything was cached.
+Figures come from the stages that drew them. What belongs to the run alone (which stages ran, why,
+how long) comes from its record, so that the page says the truth of a run in which everything was
+cached.
 """
 
 import re
@@ -21,14 +22,17 @@ from artifacts.lineage import parents
 from artifacts.reference import Ref
 from artifacts.runs import RunRecord, report_path
 from artifacts.store import DamagedEntry, Manifest, Store, StoreError
-from artifacts.summary import brief, interval, percent, published
+from artifacts.summary import brief, interval, percent, published, summarise
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 # What a page with results needs of an evaluation.
 MEASURED = {"results", "chosen", "gain", "confusion", "per_class", "mistakes", "target_classes"}
 
-WANTED = ("model-card.md", "model.keras", "history.csv", "evaluation.json", "results.md")
+WANTED = (
+    *("model-card.md", "model.keras", "history.csv", "evaluation.json", "results.md"),
+    *("best.toml", "candidates.csv", "cells.csv"),
+)
 
 STATUS = {
     "running": "This run is still going on; the page shows what is there.",
@@ -98,7 +102,13 @@ def render(store: Store, record: RunRecord, root: str = "..") -> str:
         entries=entries,
         missing=[s.name for s in record.stages if s.name not in entries],
         evaluation=_evaluation(entries),
-        figures=list(_figures(store, entries["publish"].ref)) if "publish" in entries else [],
+        summaries=summarise({name: entry.ref.metrics for name, entry in entries.items()}),
+        figures=[
+            figure
+            for entry in entries.values()
+            if "figures" in entry.ref.metrics
+            for figure in _figures(store, entry.ref)
+        ],
         files=list(_files(entries, root)),
         hosts=_grouped(entries, "host"),
         versions=_grouped(entries, "versions"),
@@ -112,10 +122,10 @@ def _evaluation(entries: Mapping[str, Manifest]) -> dict[str, Any] | None:
     return measured if measured.keys() >= MEASURED else None
 
 
-def _figures(store: Store, publish: Ref) -> Iterator[Figure]:
-    for told in publish.metrics["figures"]:
+def _figures(store: Store, drawn: Ref) -> Iterator[Figure]:
+    for told in drawn.metrics["figures"]:
         try:
-            svg = store.read_bytes(publish, f"{told['name']}.svg")
+            svg = store.read_bytes(drawn, f"{told['name']}.svg")
             drawing = _inline(svg.decode(), told["name"])
         except (DamagedEntry, StoreError):
             drawing = None

@@ -1,6 +1,7 @@
 """Results as Markdown: what a reader of Prefect's UI or of a file sees first."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from artifacts.runs import StageRecord
@@ -134,15 +135,111 @@ def _cell(value: object) -> str:
     return " ".join(text.split())
 
 
-def study_rows(study: Mapping[str, Any]) -> list[dict[str, str]]:
-    """A study's mean accuracies as rows of a table: strategies down, numbers of images across."""
+RECIPE_COLUMNS = (
+    *("recipe", "what", "accuracy", "printed", "ours", "difference", "verdict", "seconds"),
+)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a stage found as a table for people.
+
+    Attributes:
+        key: Names it among the tables of a run.
+        title: What the figures are.
+        rows: Texts by column. The first column names the row; Prefect's UI, which sorts columns by
+            name, has it first too for its capital.
+        brief: Rows that are enough at a glance.
+    """
+
+    key: str
+    title: str
+    rows: Sequence[Mapping[str, str]]
+    brief: int = 100
+
+
+def summarise(found: Mapping[str, Mapping[str, Any]]) -> list[Summary]:
+    """The tables of stages that gather what others found.
+
+    Args:
+        found: The metrics of stages by their names.
+    """
+    gathering = {
+        "tabulate": _study,
+        "rank": _search,
+        "measure": _measured,
+        "compare": _reproduction,
+        "answer": _answers,
+    }
+    return [gathering[stage](metrics) for stage, metrics in found.items() if stage in gathering]
+
+
+def _study(study: Mapping[str, Any]) -> Summary:
+    """A study's mean accuracies: strategies down, numbers of images across."""
     cells: dict[str, dict[str, str]] = {}
     for curve in study["results"]:
-        row = cells.setdefault(curve["strategy"], {"": curve["strategy"]})
-        row[str(curve["labels"])] = f"{percent(curve['accuracy'])} ({interval(curve)})"
+        row = cells.setdefault(curve["strategy"], {"Strategy": curve["strategy"]})
+        row[_images(curve)] = f"{percent(curve['accuracy'])} ({interval(curve)})"
     gains = {
-        str(gain["labels"]): f"{100 * gain['removed']:.0f}% "
+        _images(gain): f"{100 * gain['removed']:.0f}% "
         f"({100 * gain['low']:.0f} to {100 * gain['high']:.0f})"
         for gain in study["gains"]
     }
-    return [*cells.values(), {"": "errors removed by the chosen one", **gains}]
+    rows = [*cells.values(), {"Strategy": "errors removed by the chosen one", **gains}]
+    return Summary("study", "test accuracy, % (interval over seeds)", rows)
+
+
+def _images(cell: Mapping[str, Any]) -> str:
+    return f"{cell['labels']} a class"
+
+
+def _search(search: Mapping[str, Any]) -> Summary:
+    """The candidates of a search, best first."""
+    candidates = search["candidates"]
+    title = f"{len(candidates)} candidates, accuracy in % on held-out images (of the folds)"
+    if search["failed"]:
+        title += f"; {search['failed']} failed"
+    return Summary("search", title, [_candidate(row) for row in candidates], brief=10)
+
+
+def _candidate(row: Mapping[str, Any]) -> dict[str, str]:
+    settings = {name.replace("_", " "): str(value) for name, value in row["settings"].items()}
+    accuracy = row["failure"] or f"{percent(row['accuracy'])} ({interval(row)})"
+    return {"Trial": str(row["number"]), "accuracy": accuracy, **settings}
+
+
+def _measured(measured: Mapping[str, Any]) -> Summary:
+    """A checkpoint on the test images of its classes."""
+    level = f"{100 * measured['confidence']:g}% interval"
+    rows = [
+        {"Result": result["name"], "accuracy": percent(result["accuracy"]), level: interval(result)}
+        | ({"published": published(result)} if published(result) else {})
+        for result in measured["results"]
+    ]
+    return Summary("measured", "test accuracy, %", rows)
+
+
+def _reproduction(compared: Mapping[str, Any]) -> Summary:
+    """The documents' experiments beside their printed figures."""
+    rows = compared["rows"]
+    verdicts = [row["verdict"].partition(":")[0] for row in rows]
+    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts))
+    title = f"printed figures and ours, accuracy in % (lowest to highest, seeds): {counts}"
+    shown = [name for name in RECIPE_COLUMNS if name not in ("recipe", "what")]
+    told = [{"Recipe": row["recipe"], **{name: row[name] for name in shown}} for row in rows]
+    return Summary("reproduction", title, told)
+
+
+def _answers(answered: Mapping[str, Any]) -> Summary:
+    """The documents' questions."""
+    level = f"value ({100 * answered['confidence']:g}% interval)"
+    rows = [
+        {
+            "Question": answer["question"],
+            "answer": answer["text"],
+            "measured": answer["quantity"],
+            level: f"{answer['value']:.2f} ({answer['low']:.2f} to {answer['high']:.2f})",
+        }
+        for answer in answered["answers"]
+    ]
+    return Summary("answers", "the documents' questions", rows)

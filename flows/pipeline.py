@@ -77,16 +77,23 @@ def pipeline(config: Config, source: Source, call: Runner) -> Ref:
     return measured.evaluation
 
 
-def transfer(config: Config, source: Source, call: Runner) -> Measured:
-    """Pretrains on the source classes, transfers to the target classes, evaluates both."""
-    data, computing = config.data, config.run
+def take_source(config: Config, source: Source, call: Runner) -> tuple[Ref, Ref]:
+    """Reads the dataset and finds the rows of the source classes: what any pretraining needs."""
+    data = config.data
     dataset = call(load_dataset, source=source, location=Untracked(data.dataset), limit=data.limit)
-    source_split = call(
+    split = call(
         split_source,
         dataset=dataset,
         source_classes=data.source_classes,
         validation_rows=data.validation_rows,
     )
+    return dataset, split
+
+
+def transfer(config: Config, source: Source, call: Runner) -> Measured:
+    """Pretrains on the source classes, transfers to the target classes, evaluates both."""
+    data, computing = config.data, config.run
+    dataset, source_split = take_source(config, source, call)
     target_split = call(
         split_target,
         dataset=dataset,

@@ -79,8 +79,9 @@ class _Planner:
         if fresh:
             return Step(stage, "run", ("asked for",), ref, seconds=seconds)
         if waits:
-            inputs = "input" if len(waits) == 1 else "inputs"
-            reason = f"{inputs} {', '.join(waits)} would run"
+            names = dict.fromkeys(waits)
+            inputs = "input" if len(names) == 1 else "inputs"
+            reason = f"{inputs} {', '.join(names)} would run"
             return Step(stage, "open", (reason,), seconds=seconds)
         reasons = tuple(self._explain(stage, arguments, key, latest))
         return Step(stage, "run", reasons, seconds=seconds)

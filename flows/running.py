@@ -8,6 +8,7 @@ import shlex
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 from artifacts.runs import RunRecord, StageRecord, beginning, load_runs, report_path
 from artifacts.store import Store
-from artifacts.summary import study_rows
+from artifacts.summary import summarise
 from flows import server
 from flows.ghosts import bury_ghosts
 from flows.pipeline import Job, pipeline
@@ -29,11 +30,12 @@ from flows.terminal import (
     plan_table,
     result_of,
     run_tables,
-    study_table,
+    summary_table,
 )
 from models.config import Config
 from tasks import progress
 from tasks.publish import LOGS
+from tasks.rank import BEST
 
 # TensorFlow's own remarks about this machine are for its developers.
 QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -221,31 +223,37 @@ def import_libraries() -> None:
 
 def _show(done: RunRecord, store: Store, output: Output) -> None:
     manifests = [store.manifest(stage.name, stage.key) for stage in done.stages]
-    found = {m.ref.stage: result_of(m.ref.stage, m.ref.metrics) for m in manifests if m}
-    tabulated = [m.ref.metrics for m in manifests if m and m.ref.stage == "tabulate"]
-    if tabulated:
-        tables = [study_table(study_rows(tabulated[0]))]
-    else:
-        tables = run_tables(done, found if output.results.width >= NARROW else {})
-    for table in tables:
+    metrics = {m.ref.stage: m.ref.metrics for m in manifests if m}
+    found = {name: result_of(name, measured) for name, measured in metrics.items()}
+    tables = [summary_table(summary) for summary in summarise(metrics)]
+    for table in tables or run_tables(done, found if output.results.width >= NARROW else {}):
         output.remarks.print()
         output.results.print(table)
     output.remarks.print()
     output.remarks.print(
         f"{done.seconds:.1f} s. Results are in {store.root}", markup=False, soft_wrap=True
     )
-    for stage in done.stages:
-        if stage.name in ("publish", "tabulate"):
-            place = store.entry_path(stage.name, stage.key)
-            output.remarks.print(f"Figures and tables: {place}", markup=False, soft_wrap=True)
-            if (place / LOGS).is_dir():
-                output.remarks.print(_point_to_logs(place / LOGS), markup=False, soft_wrap=True)
+    for line in _point_to_files(done, metrics, store):
+        output.remarks.print(line, markup=False, soft_wrap=True)
     if done.flow_run_id:
         output.remarks.print("See the run in Prefect's UI: headstart ui", soft_wrap=True)
     if done.run:
         report = report_path(store.root, done.run)
         where = str(report) if report.exists() else f"headstart show {done.run} --open"
         output.remarks.print(f"Report: {where}", markup=False, soft_wrap=True)
+
+
+def _point_to_files(
+    done: RunRecord, metrics: Mapping[str, Mapping[str, Any]], store: Store
+) -> Iterator[str]:
+    for stage in done.stages:
+        place = store.entry_path(stage.name, stage.key)
+        if "figures" in metrics.get(stage.name, {}):
+            yield f"Figures and tables: {place}"
+        if stage.name == "choose":
+            yield f"Best settings: {place / BEST}"
+        if (place / LOGS).is_dir():
+            yield _point_to_logs(place / LOGS)
 
 
 def _point_to_logs(logs: Path) -> str:

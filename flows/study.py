@@ -13,7 +13,7 @@ from flows.preflight import default_store, prepare
 from flows.selection import Rerun
 from flows.transfer_learning import tags_of
 from models.config import Config
-from tasks.show import post_study
+from tasks.show import post_summaries
 
 
 @flow(
@@ -39,7 +39,7 @@ def run_study(
     place = Store(Path(store).expanduser() if store else default_store())
     prepared = prepare(config, rerun, place, study, config.study.labels)
     place.check_writable()
-    return FlowRun(config, prepared, place, study, tags_of(config), post_study).go()
+    return FlowRun(config, prepared, place, study, tags_of(config), post_summaries).go()
 
 
 def name_study(config: Config) -> str:

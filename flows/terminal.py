@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from artifacts.runs import RunRecord
-from artifacts.summary import interval, percent, published
+from artifacts.summary import Summary, interval, percent, published
 from flows.plan import Step
 from tasks.progress import Event
 
@@ -147,6 +147,8 @@ class Display:
         if event.kind == "start":
             self.started = time.monotonic()
             self.lines[event.stage] = Text(event.text, style="bold")
+            # A search runs one stage many times; each time its courses begin anew.
+            self.losses = {k: course for k, course in self.losses.items() if k[0] != event.stage}
         elif event.kind == "end":
             seconds = f"{event.values['seconds']:.1f} s"
             style = STATE_STYLE.get(event.text, "")
@@ -182,7 +184,7 @@ def result_of(stage: str, metrics: dict[str, Any]) -> str:
         case "split-source" | "split-target":
             rows = metrics["rows"]
             return f"{rows['train']} / {rows['validation']} / {rows['test']} images"
-        case "pretrain" | "pretrain-pairs":
+        case "pretrain" | "pretrain-pairs" | "refit":
             loss = metrics["validation_loss"]
             return f"validation loss {loss:.4f} at epoch {metrics['best_epoch']}"
         case "export-checkpoint":
@@ -196,14 +198,24 @@ def result_of(stage: str, metrics: dict[str, Any]) -> str:
     return ""
 
 
-def study_table(rows: Sequence[Mapping[str, str]]) -> Table:
-    """A study's accuracies: strategies down, numbers of images across; widths as there is room."""
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table.add_column("test accuracy, % (interval over seeds)")
-    for column in columns[1:]:
-        table.add_column(f"{column} a class", justify="right")
-    for row in rows:
+def summary_table(summary: Summary) -> Table:
+    """What many trainings gave together; columns as there is room."""
+    left = len(summary.rows) - summary.brief
+    table = Table(
+        title=summary.title,
+        title_justify="left",
+        title_style="",
+        caption=f"and {left} more" if left > 0 else None,
+        caption_justify="left",
+        caption_style="dim",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
+    columns = list(dict.fromkeys(name for row in summary.rows for name in row))
+    for column in columns:
+        table.add_column(column, justify="left" if column == columns[0] else "right")
+    for row in summary.rows[: summary.brief]:
         table.add_row(*(row.get(column, "") for column in columns))
     return table
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -57,11 +58,52 @@ def _split_commas(value: object) -> object:
     return value
 
 
+def _refuse_repeats(values: tuple[object, ...]) -> tuple[object, ...]:
+    twice = sorted({str(value) for value in values if values.count(value) > 1})
+    if twice:
+        named = {"twice": ", ".join(twice)}
+        raise PydanticCustomError("twice", "names {twice} more than once", named)
+    return values
+
+
+def split_activation(text: str) -> tuple[str, float]:
+    """Takes ``leaky_relu:0.01`` apart: the activation's name and its slope, 0 if none is given.
+
+    Raises:
+        PydanticCustomError: If there is no such activation, or it has no such slope.
+    """
+    name, colon, slope = text.partition(":")
+    if name not in get_args(Activation):
+        known = ", ".join(get_args(Activation))
+        message = "unknown activation {name}; there are {known}, and leaky_relu:SLOPE"
+        raise PydanticCustomError("activation", message, {"name": name, "known": known})
+    try:
+        value = float(slope) if colon else 0.0
+    except ValueError:
+        value = math.nan
+    if colon and not (name == "leaky_relu" and 0 < value < 1):
+        message = "a slope between 0 and 1 may follow leaky_relu alone, as in leaky_relu:0.01"
+        raise PydanticCustomError("activation", message)
+    return name, value
+
+
+def _check_activation(text: str) -> str:
+    split_activation(text)
+    return text
+
+
 Classes = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
 Counts = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_split_commas)]
 Sizes = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_split_commas)]
 Rates = Annotated[tuple[Annotated[float, Field(ge=0, lt=1)], ...], BeforeValidator(_split_commas)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+# What a search may choose from: each value once.
+_ONCE = BeforeValidator(_split_commas), AfterValidator(_refuse_repeats)
+SizeChoices = Annotated[tuple[Annotated[int, Field(ge=1)], ...], *_ONCE]
+RateChoices = Annotated[tuple[Annotated[float, Field(gt=0)], ...], *_ONCE]
+ShareChoices = Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], *_ONCE]
+SlopedActivation = Annotated[str, AfterValidator(_check_activation)]
+ActivationChoices = Annotated[tuple[SlopedActivation, ...], *_ONCE]
 StrategyNames = Annotated[tuple[StrategyName, ...], BeforeValidator(_split_commas)]
 
 
@@ -465,6 +507,62 @@ class Study(Section):
     )
 
 
+class Reproduce(Section):
+    """Which experiments of the source documents are run, and how often."""
+
+    recipes: Names = Field(
+        (), description="Ids of recipes or their beginnings, such as 002; empty is all of them."
+    )
+    seeds: int = Field(
+        0, ge=0, description="Seeds of each recipe; 0 is as many as the recipe says."
+    )
+    notmnist: str = Field(
+        "",
+        description="Folder of notMNIST; without it letters drawn from fonts stand in for it, and "
+        "their figures are not comparable.",
+    )
+
+
+class Search(Section):
+    """Random search for the trunk's settings: which are tried, and how each is measured.
+
+    What a candidate does not vary is as sections network and pretrain say.
+    """
+
+    trials: int = Field(
+        10, ge=1, description="Candidates drawn at random; all there are if they are fewer."
+    )
+    folds: int = Field(
+        3, ge=2, le=20, description="Parts of the training images, each held out once."
+    )
+    units: SizeChoices = Field(
+        (10, 30, 50, 70, 90, 100, 120, 140, 160),
+        min_length=1,
+        description="For network.units, with as many hidden layers as there are.",
+    )
+    activations: ActivationChoices = Field(
+        ("relu", "elu", "leaky_relu:0.01", "leaky_relu:0.1"),
+        min_length=1,
+        description="For network.activation, with the slope of a leaky_relu.",
+    )
+    batch_sizes: SizeChoices = Field(
+        (10, 50, 100, 500), min_length=1, description="For pretrain.batch_size."
+    )
+    learning_rates: RateChoices = Field(
+        (0.01, 0.02, 0.05, 0.1), min_length=1, description="For pretrain.learning_rate."
+    )
+    momentums: ShareChoices = Field(
+        (0.9, 0.95, 0.98, 0.99, 0.999),
+        description="For network.norm_momentum, if network.batch_norm is on; empty: as it is.",
+    )
+    dropouts: ShareChoices = Field(
+        (0.2, 0.3, 0.4, 0.5, 0.6),
+        description="For network.dropout, if there is any; empty: as it is.",
+    )
+    max_epochs: int = Field(10, ge=1, description="Of each fold, instead of pretrain's.")
+    patience: int = Field(2, ge=0, description="Of each fold, instead of pretrain's.")
+
+
 class Limits(Section):
     """How long to try. No part of any result, so of no stage's key."""
 
@@ -530,6 +628,9 @@ class Config(Section):
     augmentation: Augmentation = Augmentation()
     evaluate: Evaluate = Evaluate()
     study: Study = Study()
+    reproduce: Reproduce = Reproduce()
+
+    search: Search = Search()
     run: Run = Run()
     limits: Limits = Limits()
     nightly: Nightly = Nightly()
@@ -600,6 +701,7 @@ PUBLISHED: Mapping[str, Any] = {
     "network": {"batch_norm": False, "dropout": 0.0},
     "pretrain": _AS_PUBLISHED,
     "transfer": {**_AS_PUBLISHED, "strategies": ()},
+    "search": {"trials": 50, "max_epochs": 1000, "patience": 20},
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {"published": PUBLISHED}
 
@@ -612,6 +714,7 @@ TINY: Mapping[str, Any] = {
     "fine_tune": {"max_epochs": 5},
     "transfer": {"max_epochs": 5, "epoch_images": 300},
     "study": {"labels": (5, 0), "seeds": (0, 1)},
+    "search": {"trials": 3, "folds": 2, "units": (10, 20), "max_epochs": 2},
 }
 
 
@@ -697,7 +800,10 @@ def _describe_unknown(where: str) -> str:
     section, _, field = where.rpartition(".")
     sections = _sections()
     own = difflib.get_close_matches(field, sections.get(section, Config).model_fields, n=1)
-    everywhere = {name: key for key, inner in sections.items() for name in inner.model_fields}
+    everywhere: dict[str, str] = {}
+    for key, inner in sections.items():
+        for name in inner.model_fields:
+            everywhere.setdefault(name, key)
     other = difflib.get_close_matches(field, everywhere, n=1)
     if own:
         hint = f"did you mean {section + '.' if section else ''}{own[0]}?"
@@ -722,10 +828,10 @@ def _sections() -> dict[str, type[Section]]:
     }
 
 
-def to_toml(config: Config) -> str:
-    """The settings as a TOML text that ``load_config`` reads back, with their descriptions."""
+def to_toml(config: Config, sections: Iterable[str] = Config.model_fields) -> str:
+    """Some or all settings as a TOML text that ``load_config`` reads, with their descriptions."""
     lines: list[str] = []
-    for section in Config.model_fields:
+    for section in sections:
         group = getattr(config, section)
         lines += [f"[{section}]"]
         for name, field in type(group).model_fields.items():

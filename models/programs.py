@@ -1,6 +1,7 @@
 """The compiled programs: an epoch of training and validation, and prediction.
 
-Each is one XLA program, but for convolutions, which are one plain graph. Equal models share one, so a second fold or seed compiles nothing.
+Each is one XLA program, or with convolutions one plain graph. Equal models share
+one, so a second fold or seed compiles nothing.
 """
 
 import json

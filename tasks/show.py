@@ -18,7 +18,7 @@ from artifacts.summary import (
     results_rows,
     results_table,
     stages_markdown,
-    study_rows,
+    summarise,
     table,
 )
 
@@ -42,18 +42,17 @@ def post_artifacts(store: Store, refs: Refs, record: RunRecord) -> None:
         create_table_artifact(table=rows, key=key, description=about + title)
 
 
-def post_study(store: Store, refs: Refs, record: RunRecord) -> None:
-    """Shows a study: its curves as pictures and as a table."""
+def post_summaries(store: Store, refs: Refs, record: RunRecord) -> None:
+    """Shows what many trainings gave together, such as a study's: figures and tables."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    tabulated = refs["tabulate"]
-    for figure in tabulated.metrics["figures"]:
-        image = base64.b64encode(store.read_bytes(tabulated, f"{figure['name']}.png")).decode()
-        text = f"![{figure['title']}](data:image/png;base64,{image})\n"
-        create_markdown_artifact(markdown=text, key=figure["name"], description=figure["title"])
-    rows = study_rows(tabulated.metrics)
-    title = f"Run {record.run}: accuracy in % by strategy and images of each class"
-    create_table_artifact(table=rows, key="study", description=title)
+    for ref in refs.values():
+        for key, title, text in _figures(store, ref) if "figures" in ref.metrics else ():
+            create_markdown_artifact(markdown=text, key=key, description=title)
+    for summary in summarise({name: ref.metrics for name, ref in refs.items()}):
+        rows = [dict(row) for row in summary.rows]
+        title = f"Run {record.run}: {summary.title}"
+        create_table_artifact(table=rows, key=summary.key, description=title)
 
 
 def _measured(refs: Refs) -> dict[str, Any]:
@@ -78,13 +77,13 @@ def _tables(measured: Mapping[str, Any]) -> Iterator[tuple[str, str, list[dict[s
     yield "mistakes-table", "most confident mistakes", mistake_rows(measured)
 
 
-def _figures(store: Store, publish: Ref) -> Iterator[Shown]:
+def _figures(store: Store, drawn: Ref) -> Iterator[Shown]:
     # Damage to what is not shown here is found here as well, and healed.
-    for name in publish.files:
-        store.file(publish, name)
-    for figure in publish.metrics["figures"]:
+    for name in drawn.files:
+        store.file(drawn, name)
+    for figure in drawn.metrics["figures"]:
         # The UI strips inline SVG and cannot reach local files, but shows data URIs.
-        image = base64.b64encode(store.read_bytes(publish, f"{figure['name']}.png")).decode()
+        image = base64.b64encode(store.read_bytes(drawn, f"{figure['name']}.png")).decode()
         text = f"![{figure['title']}](data:image/png;base64,{image})\n\n{figure['alt']}\n"
         yield figure["name"], figure["title"], text
 

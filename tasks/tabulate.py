@@ -45,7 +45,8 @@ def tabulate(
     for name, title, figure in _draw(curves):
         for kind in ("png", "svg"):
             work.save_bytes(f"{name}.{kind}", figures.render(figure, kind))
-        drawn.append({"name": name, "title": title})
+        alt = "Means over the seeds, with their intervals, beside the baselines."
+        drawn.append({"name": name, "title": title, "alt": alt})
     gains = list(_gains(grid, evaluations, confidence))
     return {"results": curves, "gains": gains, "cells": len(rows), "figures": drawn}
 

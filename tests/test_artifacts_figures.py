@@ -16,10 +16,12 @@ from artifacts.figures import (
     Bin,
     CutPoint,
     Mistake,
+    Panel,
     PublishedRange,
     accuracy_by_cut,
     calibration,
     confusion_matrix,
+    error_by_setting,
     learning_curves,
     mistakes,
     render,
@@ -45,6 +47,9 @@ def every_figure():
             [PublishedRange("hidden2", 0.64, 0.763)],
         ),
         "calibration": calibration([Bin(0.5, 0.4, 10), Bin(0.95, 0.97, 90)]),
+        "settings": error_by_setting(
+            [Panel("units", [100, 20, 100], [0.9, 0.8, 0.99]), Panel("activation", ["elu"], [0.9])]
+        ),
         "mistakes": mistakes([np.eye(28)] * 18, [Mistake("five", "six", 0.999)] * 18),
     }
 
@@ -182,3 +187,21 @@ def test_a_page_can_set_the_colours_of_an_svg():
         assert f": {colour}" not in svg
         assert f"var({name}, " in svg or colour not in svg
     assert "var(--ink, #333333)" in svg
+
+
+def test_errors_stand_over_their_settings_in_order():
+    units, activation = error_by_setting(
+        [
+            Panel("units", [100, 20, 100], [0.9, 0.75, 0.98]),
+            Panel("activation", ["relu", "elu", "elu"], [0.9, 0.75, 0.98]),
+        ]
+    ).axes
+    (points,) = units.get_lines()
+    assert points.get_xydata() == pytest.approx(np.array([[1, 10], [0, 25], [1, 2]]))
+    assert [label.get_text() for label in units.get_xticklabels()] == ["20", "100"]
+    assert [label.get_text() for label in activation.get_xticklabels()] == ["elu", "relu"]
+    assert units.get_xlabel() == "units"
+
+
+def test_a_search_in_which_all_failed_can_be_drawn():
+    assert render(error_by_setting([]))

@@ -105,6 +105,21 @@ def store(tmp_path):
     return Store(tmp_path / "store")
 
 
+def test_the_page_shows_what_many_trainings_gave_together(store):
+    candidate = {"number": 1, "accuracy": 0.98, "low": 0.97, "high": 0.99, "failure": ""}
+    good = {**candidate, "settings": {"learning_rate": 0.01}}
+    bad = {"number": 2, "failure": EVIL, "settings": {"learning_rate": 9.0, "dropout": 0.5}}
+    ref = commit(store, "rank", {"candidates": [good, bad], "failed": 1})
+    stage = StageRecord(name="rank", state="ran", key=ref.key, digest=ref.digest, seconds=1)
+    html = render(store, RunRecord(run="r", started="2026-11-22T00:00:00", stages=(stage,)))
+    page = Page(html)
+    for words in ("2 candidates", "1 failed", "98.0 (97.0 to 99.0)", "learning rate", "dropout"):
+        assert words in html
+    assert not page.all("script")
+    assert not page.all("img")
+    assert {"results"} == {link["href"][1:] for link in page.all("a")} & {"results", "figures"}
+
+
 def test_the_page_says_what_the_run_found(store):
     html = render(store, make_run(store, EVALUATION))
     for words in (

@@ -31,6 +31,7 @@ def test_no_path_of_a_machine_is_in_the_file():
         "flows.transfer_learning.transfer_learning",
         "flows.nightly.nightly_retrain",
         "flows.study.run_study",
+        "flows.search.run_search",
     }
 
 

@@ -6,7 +6,16 @@ import math
 import pytest
 
 from artifacts.runs import RunRecord, StageRecord
-from flows.terminal import BLOCKS, Display, Screen, describe, run_tables, sparkline
+from artifacts.summary import Summary
+from flows.terminal import (
+    BLOCKS,
+    Display,
+    Screen,
+    describe,
+    run_tables,
+    sparkline,
+    summary_table,
+)
 from tasks.progress import Event
 
 RESULTS = (
@@ -72,6 +81,14 @@ def test_each_training_has_a_course_of_its_own():
     assert "▁ hidden2 1/10" in display.lines["fine-tune"].plain
 
 
+def test_a_stage_that_runs_again_begins_its_courses_anew():
+    display = Display(screen(), ["cross-validate"], {})
+    for loss in (8.0, 1.0):
+        display(Event("cross-validate", "start", "candidate"))
+        display(Event("cross-validate", "progress", "fold1", 1, 10, {"val_loss": loss}))
+    assert display.lines["cross-validate"].plain.startswith("▁ fold1")
+
+
 def test_a_terminal_without_unicode_gets_no_blocks():
     display = Display(screen(encoding="ascii"), ["pretrain"], {})
     display(EPOCH)
@@ -106,3 +123,16 @@ def test_the_closing_tables_fit(columns):
     assert len(lines) == 1 + 1 + 1 + len(RESULTS)
     assert any("88.0 to 92.0" in line for line in lines)
     assert "published" not in capture.get()
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_summary_shows_its_first_rows_and_how_many_more_there_are(columns):
+    rows = [{"Trial": str(number), "accuracy": "98.5 (98.0 to 99.0)"} for number in range(1, 13)]
+    console = screen(columns, no_color=True)
+    with console.capture() as capture:
+        console.print(summary_table(Summary("search", "12 candidates", rows, brief=10)))
+    lines = capture.get().splitlines()
+    assert lines[0].strip() == "12 candidates"
+    assert [line.split()[0] for line in lines[2:12]] == [str(n) for n in range(1, 11)]
+    assert "and 2 more" in lines[-1]
+    assert len(lines) == 2 + 10 + 1

@@ -83,8 +83,9 @@ def test_texts_become_the_types_of_their_settings():
         ("run.xyzzy=3", "run.xyzzy: no such setting; run has seed, threads, tensorboard"),
         (
             "xyzzy.a=3",
-            "xyzzy: no such setting; a config has data, network, pretrain, pairs, "
-            "activations, fine_tune, transfer, augmentation, evaluate, study, run, limits, nightly",
+            "xyzzy: no such setting; a config has data, network, pretrain, pairs, activations, "
+            "fine_tune, transfer, augmentation, evaluate, study, reproduce, search, run, limits, "
+            "nightly",
         ),
     ],
 )
