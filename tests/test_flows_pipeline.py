@@ -17,10 +17,12 @@ from flows.pipeline import pipeline
 from flows.selection import read_graph
 from models.config import Config, load_config
 from models.datasets import find_dataset
+from models.strategies import make_strategy
 from tasks import progress
 from tasks.package import ANSWERS, package, package_arguments
 from tasks.pretrain_pairs import pretrain_pairs
 from tasks.stage import Stage
+from tasks.train import train
 
 SETTINGS = (
     "data.limit=1200",
@@ -126,6 +128,29 @@ def test_killed_pretraining_on_pairs_goes_on_to_the_same_bits(done):
     assert computed
     assert store.manifest(ref.stage, ref.key).resumed
     assert ref == whole
+
+
+@pytest.mark.slow
+def test_a_network_for_pairs_is_a_checkpoint_to_train_on_from(done):
+    store, refs = done
+    config = make_config()
+    arguments = {
+        "checkpoint": refs["pretrain-pairs"],
+        "dataset": refs["load-dataset"],
+        "split": refs["split-target"],
+        "network": config.network,
+        "strategy": make_strategy("probe", config.transfer, depth=2),
+        "augmentation": None,
+        "run": config.run,
+    }
+    ref, _ = train.named("probe").run(arguments, store, None)
+    pairs, network = (
+        weights(store, refs["pretrain-pairs"], "classifier"),
+        weights(store, ref, "network1"),
+    )
+    for path in (path for path in network if path.startswith("hidden")):
+        np.testing.assert_array_equal(network[path], pairs[path])
+    assert network["head/kernel"].shape == (8, 5)
 
 
 @pytest.mark.slow
