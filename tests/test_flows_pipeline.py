@@ -15,7 +15,8 @@ from artifacts.store import Store
 from artifacts.summary import percent
 from flows.pipeline import pipeline
 from flows.selection import read_graph
-from models.config import Config, load_config
+from flows.trials import search
+from models.config import Config, ConfigError, load_config
 from models.datasets import find_dataset
 from models.strategies import make_strategy
 from tasks import progress
@@ -68,6 +69,12 @@ def test_pairs_are_a_stage_only_if_asked_for():
     assert graph["pretrain-pairs"] == ("load-dataset", "split-source")
     assert graph["pretrain"] == ("load-dataset", "split-source", "pretrain-pairs")
     assert [name for name in graph if "pretrain-pairs" in graph[name]] == ["pretrain"]
+
+
+def test_a_search_does_not_pass_over_pairs_in_silence():
+    config = load_config(overrides=["pretrain.task=pairs"])
+    with pytest.raises(ConfigError, match="pretrain.task = pairs: a search tries trunks"):
+        read_graph(config, search)
 
 
 @pytest.mark.slow
