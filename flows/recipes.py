@@ -10,6 +10,7 @@ from models.config import Config, Network, Pretrain, Run
 from models.datasets import DatasetError, Source, find_dataset
 from models.recipe import Recipe, load_recipes
 from models.strategies import Phase, Strategy
+from tasks.answer import answer
 from tasks.assess import assess
 from tasks.cache_activations import cache_activations
 from tasks.compare import Absent, compare
@@ -50,15 +51,19 @@ class Reproduction:
 
     def go(self) -> Ref:
         """Runs all of them."""
-        measured = tuple(ref for recipe in self.recipes.values() for ref in self._assess(recipe))
+        assessed = tuple(ref for each in self.recipes.values() for ref in self._assess(each))
+        self.call(
+            answer,
+            assessed=assessed,
+            caching=self._time_caching(),
+            confidence=self.config.evaluate.confidence,
+        )
         return self.call(
             compare,
             recipes=tuple(self.recipes.values()),
-            measured=measured,
+            assessed=assessed,
             absent=tuple(Absent(recipe=id, reason=why) for id, why in self.absent.items()),
             stand_ins=tuple(sorted(self._stand_ins())),
-            caching=self._time_caching(),
-            confidence=self.config.evaluate.confidence,
         )
 
     def _assess(self, recipe: Recipe) -> Iterator[Ref]:

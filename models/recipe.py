@@ -50,6 +50,11 @@ class Images(Section):
         False, description="Train on the validation images and validate on the training images."
     )
 
+    @property
+    def listed(self) -> str:
+        """The classes as a text: ``0, 1, 2``."""
+        return ", ".join(map(str, self.classes))
+
 
 class Layers(Network):
     """A network as the documents build it unless they say otherwise."""

@@ -21,7 +21,7 @@ class Absent(Section):
     reason: str
 
 
-@stage("compare", label="compare {assessed}", libraries=("pandas",))
+@stage("compare", label="compare with what was printed", libraries=("pandas",))
 def compare(
     work: Work,
     *,
