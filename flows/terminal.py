@@ -187,7 +187,7 @@ def result_of(stage: str, metrics: dict[str, Any]) -> str:
         case "split-source" | "split-target":
             rows = metrics["rows"]
             return f"{rows['train']} / {rows['validation']} / {rows['test']} images"
-        case "pretrain" | "refit":
+        case "pretrain" | "pretrain-pairs" | "refit":
             loss = metrics["validation_loss"]
             return f"validation loss {loss:.4f} at epoch {metrics['best_epoch']}"
         case "export-checkpoint":

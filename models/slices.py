@@ -93,13 +93,14 @@ def _rows_of(labels: Array, classes: Sequence[int]) -> Slice:
 # --- Whether settings fit a dataset ---
 
 
-def check_classes(y_train: Array, y_test: Array, data: Data) -> None:
+def check_classes(y_train: Array, y_test: Array, data: Data, pairs: bool = False) -> None:
     """Refuses classes and counts that the dataset cannot give.
 
     Args:
         y_train: Classes of the training file, (rows,).
         y_test: Classes of the test file, (rows,).
         data: The settings.
+        pairs: Whether images of different source classes are paired.
 
     Raises:
         ConfigError: With one line for every problem.
@@ -113,6 +114,7 @@ def check_classes(y_train: Array, y_test: Array, data: Data) -> None:
         source = _split(y_train, y_test, data.source_classes, data.validation_rows)
         target = _split(y_train, y_test, data.target_classes, data.validation_rows)
         problems += _source_problems(source, data, present)
+        problems += _pair_problems(source, data) if pairs else []
         problems += _few_shot_problems(target, data, present)
     problems += _test_problems(y_test, data, present)
     if problems:
@@ -136,6 +138,15 @@ def _source_problems(split: Split, data: Data, present: Array) -> Iterator[str]:
         yield (
             f"data.validation_rows = {data.validation_rows}: "
             "no image of the source classes is among them"
+        )
+
+
+def _pair_problems(split: Split, data: Data) -> Iterator[str]:
+    # The training and the test images are of every class, or that is a problem of its own.
+    if len(np.unique(split.validation.labels)) == 1:
+        yield (
+            f"data.validation_rows = {data.validation_rows}: images of only one source class are "
+            "among them; pretrain.task = pairs needs two"
         )
 
 

@@ -134,3 +134,14 @@ def test_a_limit_is_named_where_it_is_the_reason(mnist):
         "data.source_classes: class 3 has no images in the first 3 rows of mnist; "
         "it has 0 to 2, 4 to 5, 7"
     )
+
+
+def test_pairs_need_two_source_classes_in_validation():
+    labels = np.array([0, 1, 2, 3] * 4)
+    settings = {"source_classes": (0, 1), "target_classes": (2, 3)}
+    few = Data(**settings, few_shot=1, few_shot_validation=0, validation_rows=1)
+    check_classes(labels, np.arange(4), few)
+    with pytest.raises(ConfigError, match="only one source class are among them; pretrain.task"):
+        check_classes(labels, np.arange(4), few, pairs=True)
+    enough = few.model_copy(update={"validation_rows": 2})
+    check_classes(labels, np.arange(4), enough, pairs=True)
