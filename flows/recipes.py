@@ -18,6 +18,7 @@ from tasks.cache_activations import cache_activations
 from tasks.compare import Absent, compare
 from tasks.load_dataset import load_dataset
 from tasks.pretrain import pretrain
+from tasks.pretrain_pairs import pretrain_pairs
 from tasks.split import split_images
 from tasks.stage import Untracked
 from tasks.time_caching import time_caching
@@ -117,6 +118,8 @@ class Reproduction:
         if recipe.kind == "search":
             dataset, split = self._load(recipe), self._split(recipe)
             return Trained(find_best(self._searched(recipe, run), dataset, split, self.call), None)
+        if recipe.kind == "pairs":
+            return Trained(self._pair(recipe, run), None)
         if not recipe.start:
             network = self.call(
                 pretrain.named(recipe.id),
@@ -146,6 +149,16 @@ class Reproduction:
             activations=activations,
         )
         return Trained(network, activations)
+
+    def _pair(self, recipe: Recipe, run: Run) -> Ref:
+        return self.call(
+            pretrain_pairs,
+            dataset=self._load(recipe),
+            split=self._split(recipe),
+            network=recipe.network,
+            pairs=recipe.pairs,
+            run=run,
+        )
 
     def _searched(self, recipe: Recipe, run: Run) -> Config:
         """The settings of a search: what the recipe says, laid over the defaults."""

@@ -71,6 +71,9 @@ def _accuracies(
     strategy: Strategy | None,
     activations: Ref | None,
 ) -> dict[str, float]:
+    if "test_accuracy" in ref.metrics:
+        # A network for pairs, which has no classes to be asked for.
+        return {"test": ref.metrics["test_accuracy"]}
     from models.programs import predict_labels
 
     model = load_classifier(work, ref)
