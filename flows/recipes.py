@@ -51,6 +51,8 @@ class Reproduction:
         self.recipes = {recipe.id: recipe for recipe in load_recipes(config.reproduce.recipes)}
         self.absent: dict[str, str] = {}
         self.trained: dict[tuple[str, int], Trained] = {}
+        # What was found by a dataset's name: telling what it is takes time.
+        self.datasets: dict[str, Ref] = {}
 
     def go(self) -> Ref:
         """Runs all of them."""
@@ -99,10 +101,12 @@ class Reproduction:
 
     def _load(self, recipe: Recipe) -> Ref:
         name = self._name(recipe)
-        limit = self.config.data.limit
-        return self.call(
-            load_dataset, source=find_dataset(name), location=Untracked(name), limit=limit
-        )
+        if name not in self.datasets:
+            source, limit = find_dataset(name), self.config.data.limit
+            self.datasets[name] = self.call(
+                load_dataset, source=source, location=Untracked(name), limit=limit
+            )
+        return self.datasets[name]
 
     def _split(self, recipe: Recipe) -> Ref:
         return self.call(split_images, dataset=self._load(recipe), images=recipe.data)
