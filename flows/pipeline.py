@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from artifacts.reference import Ref
 from models.config import BaselineName, Config, StrategyName
-from models.datasets import Source
+from models.sources import Source
 from models.strategies import BASELINES, make_strategy
 from tasks.cache_activations import cache_activations
 from tasks.evaluate import evaluate

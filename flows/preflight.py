@@ -10,7 +10,9 @@ from flows.pipeline import Job, pipeline
 from flows.plan import Step, make_plan
 from flows.selection import Rerun, Selection, read_graph, select
 from models.config import Config
-from models.datasets import Source, check_classes, find_dataset, load_dataset
+from models.datasets import find_dataset, load_dataset
+from models.slices import check_classes
+from models.sources import Source
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 

@@ -180,7 +180,10 @@ def result_of(stage: str, metrics: dict[str, Any]) -> str:
     """What a stage found, in a few words."""
     match stage:
         case "load-dataset":
-            return f"{metrics['train_rows']} + {metrics['test_rows']} images"
+            skipped = sum(metrics["skipped"].values())
+            left_out = f", {skipped} left out" if skipped else ""
+            note = f"; {metrics['note']}" if metrics["note"] else ""
+            return f"{metrics['train_rows']} + {metrics['test_rows']} images{left_out}{note}"
         case "split-source" | "split-target":
             rows = metrics["rows"]
             return f"{rows['train']} / {rows['validation']} / {rows['test']} images"

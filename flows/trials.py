@@ -3,9 +3,9 @@
 from artifacts.reference import Ref
 from flows.pipeline import Runner, take_source
 from models.config import Config, ConfigError, Search
-from models.datasets import Source
 from models.published import Range, published_search
 from models.search import draw_candidates
+from models.sources import Source
 from tasks.cross_validate import cross_validate
 from tasks.export_checkpoint import export_checkpoint
 from tasks.measure import measure

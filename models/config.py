@@ -128,8 +128,10 @@ class Data(Section):
 
     dataset: str = Field(
         "mnist",
-        description="'mnist' (bundled) or the path of an .npz file with x_train, y_train, x_test, "
-        "y_test: images (rows, height, width) or (rows, columns), labels (rows,).",
+        description="'mnist' (bundled), 'fashion-mnist', 'letters' (drawn from fonts), or a path: "
+        "of an .npz file with x_train, y_train, x_test, y_test: images (rows, height, width) or "
+        "(rows, columns), labels (rows,); of a folder of IDX files named as MNIST's; of a folder "
+        "with train and test, or notMNIST_large and notMNIST_small, of classes of PNG files.",
     )
     source_classes: Classes = Field(
         (0, 1, 2, 3, 4), min_length=2, description="Classes the trunk is pretrained on."

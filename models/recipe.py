@@ -18,6 +18,7 @@ from models.config import (
     Initializer,
     Network,
     OptimizerName,
+    Pairs,
     Search,
     Section,
 )
@@ -117,6 +118,7 @@ class Recipe(Section):
         network: The layers.
         training: How they are trained.
         search: Of a search, what it tries.
+        pairs: Of a pretraining on pairs, how it is trained.
         start: What they begin with; None if all weights are new.
         printed: What came out there.
     """
@@ -132,6 +134,7 @@ class Recipe(Section):
     network: Layers = Layers()
     training: Training = Training()
     search: Search = Search()
+    pairs: Pairs = Pairs()
     start: Start | None = None
     printed: tuple[Printed, ...] = ()
 

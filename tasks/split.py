@@ -3,8 +3,8 @@
 from typing import Any
 
 from artifacts.reference import Ref
-from models.datasets import Slice, Split, first_of_each, split_classes
 from models.recipe import Images
+from models.slices import Slice, Split, first_of_each, split_classes
 from tasks.stage import Work, stage
 
 

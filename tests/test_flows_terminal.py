@@ -12,6 +12,7 @@ from flows.terminal import (
     Display,
     Screen,
     describe,
+    result_of,
     run_tables,
     sparkline,
     summary_table,
@@ -136,3 +137,10 @@ def test_a_summary_shows_its_first_rows_and_how_many_more_there_are(columns):
     assert [line.split()[0] for line in lines[2:12]] == [str(n) for n in range(1, 11)]
     assert "and 2 more" in lines[-1]
     assert len(lines) == 2 + 10 + 1
+
+
+def test_a_dataset_says_how_much_was_left_out_and_that_it_is_a_stand_in():
+    metrics = {"train_rows": 9, "test_rows": 2, "skipped": {"unreadable": 3, "duplicates": 1}}
+    assert result_of("load-dataset", {**metrics, "note": ""}) == "9 + 2 images, 4 left out"
+    metrics = {"train_rows": 9, "test_rows": 2, "skipped": {}, "note": "stand-in"}
+    assert result_of("load-dataset", metrics) == "9 + 2 images; stand-in"

@@ -16,7 +16,7 @@ from artifacts.reference import FileDigest, Ref
 from artifacts.store import DamagedEntry, Store
 from flows.pipeline import pipeline
 from models.config import Config, Run, load_config
-from models.datasets import Source
+from models.sources import Source
 from tasks import progress
 from tasks.fingerprint import Project
 from tasks.stage import Stage, StageError, Untracked, Work, stage
