@@ -157,12 +157,19 @@ class Summary:
         rows: Texts by column. The first column names the row; Prefect's UI, which sorts columns by
             name, has it first too for its capital.
         brief: Rows that are enough at a glance.
+        essential: Columns that are enough where there is no room for more; empty is all.
     """
 
     key: str
     title: str
     rows: Sequence[Mapping[str, str]]
     brief: int = 100
+    essential: tuple[str, ...] = ()
+
+    def columns(self, roomy: bool = True) -> list[str]:
+        """Names of the columns, or of the essential ones."""
+        every = dict.fromkeys(name for row in self.rows for name in row)
+        return [name for name in every if roomy or not self.essential or name in self.essential]
 
 
 def summarise(found: Mapping[str, Mapping[str, Any]]) -> list[Summary]:
@@ -234,7 +241,8 @@ def _reproduction(compared: Mapping[str, Any]) -> Summary:
     title = f"printed figures and ours, accuracy in % (lowest to highest, seeds): {counts}"
     shown = [name for name in RECIPE_COLUMNS if name not in ("recipe", "what")]
     told = [{"Recipe": row["recipe"], **{name: row[name] for name in shown}} for row in rows]
-    return Summary("reproduction", title, told)
+    essential = ("Recipe", "printed", "ours", "verdict")
+    return Summary("reproduction", title, told, essential=essential)
 
 
 def _answers(answered: Mapping[str, Any]) -> Summary:

@@ -225,7 +225,7 @@ def _show(done: RunRecord, store: Store, output: Output) -> None:
     manifests = [store.manifest(stage.name, stage.key) for stage in done.stages]
     metrics = {m.ref.stage: m.ref.metrics for m in manifests if m}
     found = {name: result_of(name, measured) for name, measured in metrics.items()}
-    tables = [summary_table(summary) for summary in summarise(metrics)]
+    tables = [summary_table(summary, output.results.width) for summary in summarise(metrics)]
     for table in tables or run_tables(done, found if output.results.width >= NARROW else {}):
         output.remarks.print()
         output.results.print(table)

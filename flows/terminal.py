@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -23,6 +23,8 @@ STATE_STYLE = {"ran": "green", "cached": "cyan", "resumed": "yellow"}
 
 # Below so many columns a table has no room for words beside its figures.
 NARROW = 60
+# From so many on there is room for every column of a summary.
+WIDE = 120
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_COLUMNS = 16
@@ -201,7 +203,7 @@ def result_of(stage: str, metrics: dict[str, Any]) -> str:
     return ""
 
 
-def summary_table(summary: Summary) -> Table:
+def summary_table(summary: Summary, width: int) -> Table:
     """What many trainings gave together; columns as there is room."""
     left = len(summary.rows) - summary.brief
     table = Table(
@@ -215,9 +217,10 @@ def summary_table(summary: Summary) -> Table:
         pad_edge=False,
         header_style="dim",
     )
-    columns = list(dict.fromkeys(name for row in summary.rows for name in row))
+    columns = summary.columns(roomy=width >= WIDE)
     for column in columns:
-        table.add_column(column, justify="left" if column == columns[0] else "right")
+        justify: Literal["left", "right"] = "left" if column == columns[0] else "right"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in summary.rows[: summary.brief]:
         table.add_row(*(row.get(column, "") for column in columns))
     return table

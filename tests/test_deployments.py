@@ -32,6 +32,7 @@ def test_no_path_of_a_machine_is_in_the_file():
         "flows.nightly.nightly_retrain",
         "flows.study.run_study",
         "flows.search.run_search",
+        "flows.reproduce.run_reproduction",
     }
 
 

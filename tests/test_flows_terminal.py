@@ -131,12 +131,23 @@ def test_a_summary_shows_its_first_rows_and_how_many_more_there_are(columns):
     rows = [{"Trial": str(number), "accuracy": "98.5 (98.0 to 99.0)"} for number in range(1, 13)]
     console = screen(columns, no_color=True)
     with console.capture() as capture:
-        console.print(summary_table(Summary("search", "12 candidates", rows, brief=10)))
+        console.print(summary_table(Summary("search", "12 candidates", rows, brief=10), columns))
     lines = capture.get().splitlines()
     assert lines[0].strip() == "12 candidates"
     assert [line.split()[0] for line in lines[2:12]] == [str(n) for n in range(1, 11)]
     assert "and 2 more" in lines[-1]
     assert len(lines) == 2 + 10 + 1
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(80, False), (140, True)])
+def test_a_summary_leaves_out_what_there_is_no_room_for(columns, shown):
+    rows = [{"Recipe": "000-bn", "printed": "97.42", "seconds": "33"}]
+    console = screen(columns, no_color=True)
+    with console.capture() as capture:
+        found = Summary("reproduction", "figures", rows, essential=("Recipe", "printed"))
+        console.print(summary_table(found, columns))
+    assert "97.42" in capture.get()
+    assert ("seconds" in capture.get()) is shown
 
 
 def test_a_dataset_says_how_much_was_left_out_and_that_it_is_a_stand_in():
