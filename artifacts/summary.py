@@ -185,9 +185,8 @@ def _images(cell: Mapping[str, Any]) -> str:
 def _search(search: Mapping[str, Any]) -> Summary:
     """The candidates of a search, best first."""
     candidates = search["candidates"]
-    title = (
-        f"{len(candidates)} candidates, accuracy in % on held-out images (lowest to highest fold)"
-    )
+    count = len(candidates)
+    title = f"{count} candidates, accuracy in % on held-out images (lowest to highest fold)"
     if search["failed"]:
         title += f"; {search['failed']} failed"
     return Summary("search", title, [_candidate(row) for row in candidates], brief=10)

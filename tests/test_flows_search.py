@@ -19,6 +19,8 @@ from tasks.stage import StageError
 QUICK = (
     "data.limit=600",
     "data.validation_rows=100",
+    "data.few_shot=0",
+    "data.few_shot_validation=0",
     "search.units=4,5,6",
     "search.activations=elu",
     "search.batch_sizes=50",
