@@ -160,6 +160,52 @@ def learning_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> "
         return _settled(figure)
 
 
+def activation_functions(curves: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> "Figure":
+    """What hidden units make of their input, a panel for each function.
+
+    Args:
+        curves: For each function by name the inputs and its values.
+    """
+    with _styled():
+        figure = _figure(8.0, 2.9)
+        panels = figure.subplots(1, len(curves))
+        for axes, (name, (inputs, values)) in zip(panels, curves.items(), strict=True):
+            axes.axhline(0, color=GREY, linewidth=0.8)
+            axes.axvline(0, color=GREY, linewidth=0.8)
+            axes.plot(inputs, values, color=PALETTE[0])
+            axes.set_title(name)
+            axes.set_xlabel("input")
+        panels[0].set_ylabel("activation")
+        return _settled(figure)
+
+
+def saturation(inputs: Sequence[float], values: Sequence[float], edge: float) -> "Figure":
+    """The sigmoid: nearly linear around 0, flat where it saturates.
+
+    Args:
+        inputs: Rising.
+        values: Of the sigmoid.
+        edge: Input beyond which its slope is below a tenth of the steepest.
+    """
+    with _styled():
+        figure = _figure(8.0, 3.4)
+        axes = figure.subplots()
+        axes.plot(inputs, values, color=PALETTE[0], label="sigmoid")
+        line = [0.5 + value / 4 for value in inputs]
+        inside = [abs(value - 0.5) < 0.6 for value in line]
+        near = [(x, y) for x, y, shown in zip(inputs, line, inside, strict=True) if shown]
+        axes.plot(*zip(*near, strict=True), color=PALETTE[1], linestyle=DOTTED, label="slope 1/4")
+        for start, stop in ((min(inputs), -edge), (edge, max(inputs))):
+            axes.axvspan(start, stop, color=PALE, zorder=0)
+        axes.annotate("saturated", (min(inputs), 0.12))
+        axes.annotate("saturated", (edge, 0.85))
+        axes.annotate("nearly linear", (0.4, 0.45))
+        axes.set_xlabel("input")
+        axes.set_ylabel("activation")
+        axes.legend(loc="center left")
+        return _settled(figure)
+
+
 def confusion_matrix(counts: Sequence[Sequence[int]], classes: Sequence[str | int]) -> "Figure":
     """How many images of each true class were given each class.
 

@@ -473,6 +473,22 @@ class Study(Section):
     )
 
 
+class Reproduce(Section):
+    """Which experiments of the source documents are run, and how often."""
+
+    recipes: Names = Field(
+        (), description="Ids of recipes or their beginnings, such as 002; empty is all of them."
+    )
+    seeds: int = Field(
+        0, ge=0, description="Seeds of each recipe; 0 is as many as the recipe says."
+    )
+    notmnist: str = Field(
+        "",
+        description="Folder of notMNIST; without it letters drawn from fonts stand in for it, and "
+        "their figures are not comparable.",
+    )
+
+
 class Search(Section):
     """Random search for the trunk's settings: which are tried, and how each is measured.
 
@@ -577,6 +593,8 @@ class Config(Section):
     augmentation: Augmentation = Augmentation()
     evaluate: Evaluate = Evaluate()
     study: Study = Study()
+    reproduce: Reproduce = Reproduce()
+
     search: Search = Search()
     run: Run = Run()
     limits: Limits = Limits()

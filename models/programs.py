@@ -1,6 +1,7 @@
 """The compiled programs: an epoch of training and validation, and prediction.
 
-Each is one XLA program. Equal models share one, so a second fold or seed compiles nothing.
+Each is one XLA program, or with convolutions one plain graph. Equal models share
+one, so a second fold or seed compiles nothing.
 """
 
 import json
@@ -45,9 +46,10 @@ class Program:
         self._batch_size = batch_size
         self._tuning = tuning
         self._variables = [*model.variables, *optimizer.variables, *tuning.variables]
-        self._epoch = Compiled(self._train_and_validate)
-        self._train_block = Compiled(self._train_rows)
-        self._validate_block = Compiled(self._validate_rows)
+        xla = suits_xla(model)
+        self._epoch = Compiled(self._train_and_validate, xla)
+        self._train_block = Compiled(self._train_rows, xla)
+        self._validate_block = Compiled(self._validate_rows, xla)
         self._lock = threading.Lock()
 
     def run(
@@ -270,15 +272,21 @@ def predict_blocks(
 # Keeps the last models alive; a handful are in use at a time.
 @lru_cache(maxsize=8)
 def _compile_forward(model: keras.Model) -> "Compiled":
-    return Compiled(lambda rows: model(rows, training=False))
+    return Compiled(lambda rows: model(rows, training=False), suits_xla(model))
+
+
+def suits_xla(model: keras.Model) -> bool:
+    """Whether XLA makes a model quicker: on a CPU its convolutions take eight times as long."""
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    return on_gpu or not any(isinstance(layer, keras.layers.Conv2D) for layer in model.layers)
 
 
 class Compiled:
     """A function as one XLA program, or as a plain graph where XLA lacks an operation."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], xla: bool = True) -> None:
         self._function = function
-        self._call = tf.function(function, jit_compile=True)
+        self._call = tf.function(function, jit_compile=xla)
         self._ran = False
 
     def __call__(self, *args: Any) -> Any:

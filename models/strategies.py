@@ -26,7 +26,7 @@ class Strategy(Section):
     """How one network, or an ensemble of them, comes to know the target classes.
 
     Attributes:
-        name: One of ``StrategyName`` or ``BaselineName``.
+        name: Such as one of ``StrategyName`` or ``BaselineName``.
         title: The same in words.
         pretrained: Whether hidden layers begin with the trunk's weights.
         reused: How many of them do, the lowest; convolutions below do too.
@@ -42,7 +42,7 @@ class Strategy(Section):
         epoch_images: Few images come in so many copies that an epoch has about as many; 0: one.
     """
 
-    name: StrategyName | BaselineName
+    name: str
     title: str
     pretrained: bool
     reused: int = MOST_LAYERS

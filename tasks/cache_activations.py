@@ -6,6 +6,7 @@ from artifacts.reference import Ref
 from tasks.blocks import BlockWriter
 from tasks.rows import PARTS, open_rows
 from tasks.stage import Work, stage
+from tasks.trained import load_classifier
 
 
 @stage("cache-activations", label="cache activations of {layers}")
@@ -19,13 +20,12 @@ def cache_activations(
     threads: int,
 ) -> dict[str, Any]:
     """Runs every target image through the frozen trunk, once for all layers, in blocks."""
-    from models.checkpoints import load_keras
     from models.networks import cut_trunk
     from models.programs import predict_blocks
     from models.runtime import use_threads
 
     use_threads(threads)
-    trunk = cut_trunk(load_keras(work.content(checkpoint, "model.keras")), layers)
+    trunk = cut_trunk(load_classifier(work, checkpoint), layers)
     widths = [output.shape[1] for output in trunk.outputs]
     rows = {}
     for part in PARTS:

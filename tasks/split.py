@@ -1,9 +1,10 @@
-"""Stages split-source and split-target: which rows the trunk and the heads may see."""
+"""Stages split-source, split-target, split-...: which rows each training may see."""
 
 from typing import Any
 
 from artifacts.reference import Ref
 from models.datasets import Slice, Split, first_of_each, split_classes
+from models.recipe import Images
 from tasks.stage import Work, stage
 
 
@@ -36,6 +37,20 @@ def split_target(
         test=whole.test,
     )
     return {"classes": list(target_classes), "few_shot": few_shot, "rows": _save(work, few)}
+
+
+@stage("split", label="split for {images.classes}")
+def split_images(work: Work, *, dataset: Ref, images: Images) -> dict[str, Any]:
+    """Finds the rows that an experiment trains on, and measures itself by."""
+    labels = work.array(dataset, "y_train.npy"), work.array(dataset, "y_test.npy")
+    whole = split_classes(*labels, images.classes, images.validation_rows)
+    train = first_of_each(whole.train, images.per_class)
+    train = Slice(train.rows[: images.rows or None], train.labels[: images.rows or None])
+    validation = first_of_each(whole.validation, images.per_class_validation)
+    if images.swapped:
+        train, validation = validation, train
+    sizes = _save(work, Split(train=train, validation=validation, test=whole.test))
+    return {"classes": list(images.classes), "rows": sizes}
 
 
 def _save(work: Work, split: Split) -> dict[str, int]:

@@ -6,9 +6,9 @@ from artifacts.reference import Ref
 from models.config import Augmentation, Network, Run
 from models.strategies import Strategy, draw_seeds
 from tasks.fitting import fit_resumably, image_changer, save_history_table
-from tasks.rows import read_rows
+from tasks.rows import Array, Part, open_activations, read_labels, read_rows
 from tasks.stage import Work, stage
-from tasks.trained import save_model
+from tasks.trained import load_classifier, save_model
 
 
 # A stage for each strategy and baseline, under a name of its own: train-full, train-scratch.
@@ -23,18 +23,18 @@ def train(
     strategy: Strategy,
     augmentation: Augmentation | None,
     run: Run,
+    activations: Ref | None = None,
 ) -> dict[str, Any]:
     """Trains a network, or an ensemble, by one strategy; validation data picks its best epoch."""
-    from models.checkpoints import load_keras
     from models.metrics import average_answers, measure_loss
     from models.programs import predict
     from models.runtime import use_threads
     from models.transfer import build_network, freeze_below, layer_rules
 
     use_threads(run.threads)
-    rows, labels = read_rows(work, dataset, split, "train")
-    validation = read_rows(work, dataset, split, "validation")
-    trunk = load_keras(work.content(checkpoint, "model.keras")) if checkpoint else None
+    rows, labels = read_inputs(work, dataset, split, "train", strategy, activations)
+    validation = read_inputs(work, dataset, split, "validation", strategy, activations)
+    trunk = load_classifier(work, checkpoint) if checkpoint else None
     histories, answers = {}, []
     for name, seed in zip(
         network_names(strategy.ensemble), draw_seeds(run.seed, strategy.ensemble), strict=True
@@ -70,6 +70,22 @@ def train(
         "validation_loss": loss,
         "validation_accuracy": accuracy,
     }
+
+
+def read_inputs(
+    work: Work,
+    dataset: Ref,
+    split: Ref,
+    part: Part,
+    strategy: Strategy | None,
+    activations: Ref | None,
+) -> tuple[Array, Array]:
+    """What the networks of a strategy see of a part of the split, and its labels."""
+    if strategy and activations:
+        layer = f"hidden{strategy.above}"
+        rows = open_activations(work, activations, layer, part)[:]
+        return rows, read_labels(work, split, part)
+    return read_rows(work, dataset, split, part)
 
 
 def network_names(ensemble: int) -> list[str]:

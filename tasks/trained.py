@@ -26,3 +26,13 @@ def load_model(work: Work, ref: Ref, name: str) -> "keras.Model":
     model = keras.Model.from_config(work.json(ref, f"{name}/architecture.json"))
     set_weights(model, work.arrays(ref, f"{name}/weights.npz"))
     return model
+
+
+def load_classifier(work: Work, ref: Ref) -> "keras.Model":
+    """The classifier of a checkpoint, or the first of an entry that a training stage made."""
+    from models.checkpoints import load_keras
+
+    if "model.keras" in ref.files:
+        return load_keras(work.content(ref, "model.keras"))
+    names = [name.partition("/")[0] for name in ref.files if name.endswith("/architecture.json")]
+    return load_model(work, ref, min(names))
