@@ -194,7 +194,9 @@ def _search(search: Mapping[str, Any]) -> Summary:
 
 def _candidate(row: Mapping[str, Any]) -> dict[str, str]:
     settings = {name.replace("_", " "): str(value) for name, value in row["settings"].items()}
-    accuracy = row["failure"] or f"{percent(row['accuracy'])} ({interval(row)})"
+    # Such as "fold2: training diverged"; the table of the candidates has all of it.
+    fold, _, reason = row["failure"].partition(":")
+    accuracy = f"failed in {fold}" if reason else f"{percent(row['accuracy'])} ({interval(row)})"
     return {"Trial": str(row["number"]), "accuracy": accuracy, **settings}
 
 

@@ -2,9 +2,10 @@
 
 import math
 import os
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -214,7 +215,11 @@ def summary_table(summary: Summary) -> Table:
     )
     columns = list(dict.fromkeys(name for row in summary.rows for name in row))
     for column in columns:
-        table.add_column(column, justify="left" if column == columns[0] else "right")
+        widest = max(len(row.get(column, "")) for row in summary.rows)
+        # A long name over short figures would take the room that other columns need.
+        title = textwrap.fill(column, max(widest, 1), break_long_words=False)
+        justify: Literal["left", "right"] = "left" if column == columns[0] else "right"
+        table.add_column(title, justify=justify, overflow="fold")
     for row in summary.rows[: summary.brief]:
         table.add_row(*(row.get(column, "") for column in columns))
     return table

@@ -136,3 +136,13 @@ def test_a_summary_shows_its_first_rows_and_how_many_more_there_are(columns):
     assert [line.split()[0] for line in lines[2:12]] == [str(n) for n in range(1, 11)]
     assert "and 2 more" in lines[-1]
     assert len(lines) == 2 + 10 + 1
+
+
+def test_a_long_name_over_short_figures_takes_no_room():
+    row = {"Trial": "10", "accuracy": "98.5 (98.0 to 99.0)", "activation": "leaky_relu:0.01"}
+    more = {"batch size": "500", "learning rate": "0.01", "norm momentum": "0.999", "units": "160"}
+    console = screen(80, no_color=True)
+    with console.capture() as capture:
+        console.print(summary_table(Summary("search", "10 candidates", [{**row, **more}])))
+    assert "leaky_relu:0.01" in capture.get()
+    assert "98.5 (98.0 to 99.0)" in capture.get()
