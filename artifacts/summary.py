@@ -135,6 +135,11 @@ def _cell(value: object) -> str:
     return " ".join(text.split())
 
 
+RECIPE_COLUMNS = (
+    *("recipe", "what", "accuracy", "printed", "ours", "difference", "verdict", "seconds"),
+)
+
+
 @dataclass(frozen=True)
 class Summary:
     """What a stage found as a table for people.
@@ -159,7 +164,13 @@ def summarise(found: Mapping[str, Mapping[str, Any]]) -> list[Summary]:
     Args:
         found: The metrics of stages by their names.
     """
-    gathering = {"tabulate": _study, "rank": _search, "measure": _measured}
+    gathering = {
+        "tabulate": _study,
+        "rank": _search,
+        "measure": _measured,
+        "compare": _reproduction,
+        "answer": _answers,
+    }
     return [gathering[stage](metrics) for stage, metrics in found.items() if stage in gathering]
 
 
@@ -209,3 +220,29 @@ def _measured(measured: Mapping[str, Any]) -> Summary:
         for result in measured["results"]
     ]
     return Summary("measured", "test accuracy, %", rows)
+
+
+def _reproduction(compared: Mapping[str, Any]) -> Summary:
+    """The documents' experiments beside their printed figures."""
+    rows = compared["rows"]
+    verdicts = [row["verdict"].partition(":")[0] for row in rows]
+    counts = ", ".join(f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts))
+    title = f"printed figures and ours, accuracy in % (lowest to highest, seeds): {counts}"
+    shown = [name for name in RECIPE_COLUMNS if name not in ("recipe", "what")]
+    told = [{"Recipe": row["recipe"], **{name: row[name] for name in shown}} for row in rows]
+    return Summary("reproduction", title, told)
+
+
+def _answers(answered: Mapping[str, Any]) -> Summary:
+    """The documents' questions."""
+    level = f"value ({100 * answered['confidence']:g}% interval)"
+    rows = [
+        {
+            "Question": answer["question"],
+            "answer": answer["text"],
+            "measured": answer["quantity"],
+            level: f"{answer['value']:.2f} ({answer['low']:.2f} to {answer['high']:.2f})",
+        }
+        for answer in answered["answers"]
+    ]
+    return Summary("answers", "the documents' questions", rows)

@@ -38,6 +38,7 @@ from flows.options import (
 from flows.options import open_store as _store
 from flows.options import print_json as _print_json
 from flows.options import read_config as _config
+from flows.recipes import reproduce as run_recipes
 from flows.running import Output, Program, show_plan
 from flows.running import run as run_pipeline
 from flows.selection import Rerun
@@ -45,6 +46,7 @@ from flows.terminal import NARROW, Screen, mute
 from flows.trials import search as run_trials
 from models.config import ConfigError, to_toml
 from models.datasets import DatasetError
+from models.recipe import load_recipes
 
 GO_ON = "the same command goes on where this one stopped"
 
@@ -177,6 +179,37 @@ def search(
     settings = _config(config, set_, seed, tiny, preset)
     output = Output(as_json=as_json, quiet=quiet)
     program = Program(run_trials, "flows.search:run_search")
+    if dry_run:
+        show_plan(settings, Rerun(), _store(store), output, program)
+    else:
+        run_pipeline(settings, Rerun(), _store(store), output, record=False, program=program)
+    return DONE
+
+
+@app.command
+def reproduce(
+    *ids: Annotated[str, Parameter(help="Recipes, or the beginnings of their ids; all if none.")],
+    seeds: Annotated[
+        int, Parameter(help="Seeds of each recipe, instead of as many as it says.")
+    ] = 0,
+    config: ConfigFile = None,
+    set_: Settings = None,
+    dry_run: Annotated[bool, Parameter(help="Say what would run and why; run nothing.")] = False,
+    store: StorePath = None,
+    quiet: Annotated[bool, Parameter(help="Results and errors only.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Run the documents' experiments and compare them with what was printed.
+
+    Each is a recipe, a file of settings, and is cached: a further seed computes
+    only its own trainings.
+    """
+    asked = [f"reproduce.recipes={','.join(ids)}"] if ids else []
+    asked += [f"reproduce.seeds={seeds}"] if seeds else []
+    settings = _config(config, [*(set_ or ()), *asked], None, False, "")
+    load_recipes(settings.reproduce.recipes)
+    output = Output(as_json=as_json, quiet=quiet)
+    program = Program(run_recipes, "flows.reproduce:run_reproduction")
     if dry_run:
         show_plan(settings, Rerun(), _store(store), output, program)
     else:

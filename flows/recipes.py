@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from artifacts.reference import Ref
 from flows.pipeline import Runner
-from models.config import Config, Run
+from flows.trials import find_best
+from models.config import Config, Network, Pretrain, Run
 from models.datasets import DatasetError, Source, find_dataset
 from models.recipe import Recipe, load_recipes
 from models.strategies import Phase, Strategy
@@ -49,7 +50,7 @@ class Reproduction:
 
     def go(self) -> Ref:
         """Runs all of them."""
-        measured = tuple(ref for recipe in self.recipes.values() for ref in self._measure(recipe))
+        measured = tuple(ref for recipe in self.recipes.values() for ref in self._assess(recipe))
         return self.call(
             compare,
             recipes=tuple(self.recipes.values()),
@@ -60,7 +61,7 @@ class Reproduction:
             confidence=self.config.evaluate.confidence,
         )
 
-    def _measure(self, recipe: Recipe) -> Iterator[Ref]:
+    def _assess(self, recipe: Recipe) -> Iterator[Ref]:
         if recipe.kind == "picture":
             return
         try:
@@ -110,6 +111,9 @@ class Reproduction:
 
     def _train_anew(self, recipe: Recipe, seed: int) -> Trained:
         run = self.config.run.model_copy(update={"seed": seed})
+        if recipe.kind == "search":
+            dataset, split = self._load(recipe), self._split(recipe)
+            return Trained(find_best(self._searched(recipe, run), dataset, split, self.call), None)
         if not recipe.start:
             network = self.call(
                 pretrain.named(recipe.id),
@@ -139,6 +143,15 @@ class Reproduction:
             activations=activations,
         )
         return Trained(network, activations)
+
+    def _searched(self, recipe: Recipe, run: Run) -> Config:
+        """The settings of a search: what the recipe says, laid over the defaults."""
+        return Config(
+            network=Network.model_validate(recipe.network.model_dump()),
+            pretrain=Pretrain.model_validate({**recipe.training.model_dump(), "augment": False}),
+            search=recipe.search,
+            run=run,
+        )
 
     def _cache(self, recipe: Recipe, checkpoint: Ref, strategy: Strategy) -> Ref:
         return self.call(

@@ -21,6 +21,32 @@ def search(config: Config, source: Source, call: Runner) -> Ref:
         What that trunk makes of the test images.
     """
     dataset, split = take_source(config, source, call)
+    trunk = find_best(config, dataset, split, call)
+    checkpoint = call(export_checkpoint, pretrained=trunk, threads=config.run.threads)
+    return call(
+        measure,
+        name="pretrained, searched",
+        checkpoint=checkpoint,
+        dataset=dataset,
+        split=split,
+        published=_published(config),
+        confidence=config.evaluate.confidence,
+        threads=config.run.threads,
+    )
+
+
+def find_best(config: Config, dataset: Ref, split: Ref, call: Runner) -> Ref:
+    """Cross-validates random candidates and trains the best one's settings on all images.
+
+    Args:
+        config: Sections search, network and pretrain say what is tried.
+        dataset: The images.
+        split: Which of them are for training, and which say when to stop.
+        call: What is done with each stage.
+
+    Returns:
+        The trunk with its source head.
+    """
     drawn = draw_candidates(config.search, config.network, config.run.seed)
     training = config.pretrain.model_copy(
         update={"max_epochs": config.search.max_epochs, "patience": config.search.patience}
@@ -44,24 +70,13 @@ def search(config: Config, source: Source, call: Runner) -> Ref:
     chosen = call(
         choose, scores=scores, drawn=drawn, network=config.network, pretrain=config.pretrain
     )
-    trunk = call(
+    return call(
         refit,
         chosen=chosen,
         dataset=dataset,
         split=split,
         augmentation=augmentation,
         run=config.run,
-    )
-    checkpoint = call(export_checkpoint, pretrained=trunk, threads=config.run.threads)
-    return call(
-        measure,
-        name="pretrained, searched",
-        checkpoint=checkpoint,
-        dataset=dataset,
-        split=split,
-        published=_published(config),
-        confidence=config.evaluate.confidence,
-        threads=config.run.threads,
     )
 
 

@@ -12,7 +12,15 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from models.config import Activation, ConfigError, Initializer, Network, OptimizerName, Section
+from models.config import (
+    Activation,
+    ConfigError,
+    Initializer,
+    Network,
+    OptimizerName,
+    Search,
+    Section,
+)
 from models.config import Training as AnyTraining
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -103,6 +111,7 @@ class Recipe(Section):
         data: The images.
         network: The layers.
         training: How they are trained.
+        search: Of a search, what it tries.
         start: What they begin with; None if all weights are new.
         printed: What came out there.
     """
@@ -117,6 +126,7 @@ class Recipe(Section):
     data: Images = Images()
     network: Layers = Layers()
     training: Training = Training()
+    search: Search = Search()
     start: Start | None = None
     printed: tuple[Printed, ...] = ()
 

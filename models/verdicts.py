@@ -8,6 +8,8 @@ from statistics import mean, median
 from models.recipe import Recipe
 
 STAND_IN = "not comparable: other images"
+NOT_RUN = "not run"
+DRAWN = "drawn in the report"
 
 
 @dataclass(frozen=True)
