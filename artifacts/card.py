@@ -89,9 +89,20 @@ def checkpoint_card(checkpoint: Checkpoint) -> str:
                 f"Trained for {training['epochs']} epochs, the best being epoch "
                 f"{training['best_epoch']}; exported from the content with SHA-256 "
                 f"`{checkpoint.digest}`. `headstart show pretrain` prints settings, code, releases "
-                "and machine."
+                f"and machine.{_pair_training(training)}"
             ),
         },
+    )
+
+
+def _pair_training(training: Mapping[str, Any]) -> str:
+    """How the hidden layers were trained where the epochs told of are the head's alone."""
+    if "pair_accuracy" not in training:
+        return ""
+    return (
+        "\n\nThese epochs trained the head alone. The hidden layers were trained before, on "
+        "telling pairs of images of the same class from others; of pairs of validation images "
+        f"{percent(training['pair_accuracy'])} % were told rightly."
     )
 
 

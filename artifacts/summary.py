@@ -1,6 +1,6 @@
 """Results as Markdown: what a reader of Prefect's UI or of a file sees first."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,10 +72,17 @@ def results_markdown(evaluation: Evaluation) -> str:
         f"Test accuracy in percent; `{chosen}` was chosen on validation images.",
         results_table(evaluation),
         evaluation["gain"]["sentence"],
+        *_note(evaluation),
         f"Classes as `{chosen}` tells them apart:",
         classes_table(evaluation),
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _note(evaluation: Evaluation) -> Iterator[str]:
+    """What a reader must know about the dataset; nothing for most, or in an older store."""
+    if evaluation.get("note"):
+        yield f"The dataset is a {evaluation['note']}."
 
 
 def results_table(evaluation: Evaluation) -> str:

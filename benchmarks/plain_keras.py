@@ -19,19 +19,13 @@ import numpy as np
 
 from models.checkpoints import save_serving
 from models.config import Training, load_config
-from models.datasets import (
-    Dataset,
-    Slice,
-    Split,
-    as_float,
-    first_of_each,
-    load_dataset,
-    split_classes,
-)
+from models.datasets import load_dataset
 from models.feeding import Array
+from models.images import Dataset, as_float
 from models.networks import build_classifier, build_head, build_trunk, cut_trunk
 from models.optimizers import build_optimizer
 from models.runtime import use_threads
+from models.slices import Slice, Split, first_of_each, split_classes
 
 CONFIG = load_config(preset="published")
 

@@ -18,8 +18,8 @@ from flows.records import find_run
 from flows.running import import_libraries
 from models.comparison import Verdict, compare
 from models.config import Config, Nightly
-from models.datasets import DatasetError, as_float
 from models.deliveries import Delivery, DeliveryError, Form, read_delivery
+from models.images import DatasetError, as_float
 from models.incoming import doubt_labels
 from tasks.package import ANSWERS, package, package_arguments
 

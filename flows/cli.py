@@ -19,7 +19,7 @@ from rich.table import Table
 from artifacts.garbage import describe_size
 from artifacts.inbox import InboxError
 from artifacts.store import StoreError
-from flows import champion_commands, nightly_commands, records, server
+from flows import champion_commands, dataset_commands, nightly_commands, records, server
 from flows.grid import study as run_cells
 from flows.options import (
     BAD_INPUT,
@@ -45,7 +45,7 @@ from flows.selection import Rerun
 from flows.terminal import NARROW, Screen, mute
 from flows.trials import search as run_trials
 from models.config import ConfigError, to_toml
-from models.datasets import DatasetError
+from models.images import DatasetError
 from models.recipe import load_recipes
 
 GO_ON = "the same command goes on where this one stopped"
@@ -410,6 +410,7 @@ def _open_report(path: Path, as_json: bool) -> int:
 
 
 champion_commands.register(app)
+dataset_commands.register(app)
 nightly_commands.register(app)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from artifacts.reference import Ref
 from flows.pipeline import Runner, transfer
 from models.config import Config
-from models.datasets import Source
+from models.sources import Source
 from tasks.tabulate import tabulate
 
 

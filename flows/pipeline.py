@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from artifacts.reference import Ref
 from models.config import BaselineName, Config, StrategyName
-from models.datasets import Source
+from models.sources import Source
 from models.strategies import BASELINES, make_strategy
 from tasks.cache_activations import cache_activations
 from tasks.evaluate import evaluate
@@ -18,6 +18,7 @@ from tasks.export_checkpoint import export_checkpoint
 from tasks.fine_tune import fine_tune
 from tasks.load_dataset import load_dataset
 from tasks.pretrain import pretrain
+from tasks.pretrain_pairs import pretrain_pairs
 from tasks.publish import publish
 from tasks.split import split_source, split_target
 from tasks.stage import Stage, Untracked
@@ -101,10 +102,21 @@ def transfer(config: Config, source: Source, call: Runner) -> Measured:
         few_shot=data.few_shot,
         few_shot_validation=data.few_shot_validation,
     )
+    trunk = None
+    if config.pretrain.task == "pairs":
+        trunk = call(
+            pretrain_pairs,
+            dataset=dataset,
+            split=source_split,
+            network=config.network,
+            pairs=config.pairs,
+            run=computing,
+        )
     pretrained = call(
         pretrain,
         dataset=dataset,
         split=source_split,
+        trunk=trunk,
         network=config.network,
         pretrain=config.pretrain,
         augmentation=config.augmentation if config.pretrain.augment else None,

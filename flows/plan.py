@@ -9,7 +9,7 @@ from artifacts.store import Manifest, Store
 from flows.pipeline import Job, pipeline
 from flows.selection import Selection
 from models.config import Config
-from models.datasets import Source
+from models.sources import Source
 from tasks.stage import Arguments, Stage, inputs_of, settings_of
 
 

@@ -10,12 +10,14 @@ from flows.pipeline import Job, pipeline
 from flows.plan import Step, make_plan
 from flows.selection import Rerun, Selection, read_graph, select
 from models.config import Config
-from models.datasets import Source, check_classes, find_dataset, load_dataset
+from models.datasets import find_dataset, load_dataset
+from models.slices import check_classes
+from models.sources import Source
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 # Once these hold results for the settings, the settings have been found to fit the data.
-CHECKED_BY = {"load-dataset", "split-source", "split-target"}
+CHECKED_BY = {"load-dataset", "split-source", "split-target", "pretrain-pairs"}
 
 
 def default_store() -> Path:
@@ -72,7 +74,8 @@ def prepare(
         dataset = load_dataset(config.data.dataset, config.data.limit, source)
         for count in (config.data.few_shot, *few_shot):
             data = config.data.model_copy(update={"few_shot": count})
-            check_classes(dataset.y_train, dataset.y_test, data)
+            pairs = config.pretrain.task == "pairs"
+            check_classes(dataset.y_train, dataset.y_test, data, pairs)
     missing = [s.name for s in steps if s.name in selection.stored and s.state != "cached"]
     if missing:
         msg = (

@@ -7,14 +7,18 @@ from artifacts.reference import Ref
 from flows.pipeline import Runner
 from flows.trials import find_best
 from models.config import Config, Network, Pretrain, Run
-from models.datasets import DatasetError, Source, find_dataset
+from models.datasets import find_dataset
+from models.images import DatasetError
 from models.recipe import Recipe, load_recipes
+from models.sources import Source
 from models.strategies import Phase, Strategy
+from tasks.answer import answer
 from tasks.assess import assess
 from tasks.cache_activations import cache_activations
 from tasks.compare import Absent, compare
 from tasks.load_dataset import load_dataset
 from tasks.pretrain import pretrain
+from tasks.pretrain_pairs import pretrain_pairs
 from tasks.split import split_images
 from tasks.stage import Untracked
 from tasks.time_caching import time_caching
@@ -47,18 +51,23 @@ class Reproduction:
         self.recipes = {recipe.id: recipe for recipe in load_recipes(config.reproduce.recipes)}
         self.absent: dict[str, str] = {}
         self.trained: dict[tuple[str, int], Trained] = {}
+        # What was found by a dataset's name: telling what it is takes time.
+        self.datasets: dict[str, Ref] = {}
 
     def go(self) -> Ref:
         """Runs all of them."""
-        measured = tuple(ref for recipe in self.recipes.values() for ref in self._assess(recipe))
+        assessed = tuple(ref for each in self.recipes.values() for ref in self._assess(each))
+        self.call(
+            answer,
+            assessed=assessed,
+            caching=self._time_caching(),
+            confidence=self.config.evaluate.confidence,
+        )
         return self.call(
             compare,
             recipes=tuple(self.recipes.values()),
-            measured=measured,
+            assessed=assessed,
             absent=tuple(Absent(recipe=id, reason=why) for id, why in self.absent.items()),
-            stand_ins=tuple(sorted(self._stand_ins())),
-            caching=self._time_caching(),
-            confidence=self.config.evaluate.confidence,
         )
 
     def _assess(self, recipe: Recipe) -> Iterator[Ref]:
@@ -85,9 +94,6 @@ class Reproduction:
         first = self.config.run.seed
         return range(first, first + (self.config.reproduce.seeds or recipe.seeds))
 
-    def _stand_ins(self) -> set[str]:
-        return {id for id, each in self.recipes.items() if self._name(each) in STAND_INS.values()}
-
     def _name(self, recipe: Recipe) -> str:
         given = {"notmnist": self.config.reproduce.notmnist}
         name = recipe.data.dataset
@@ -95,10 +101,12 @@ class Reproduction:
 
     def _load(self, recipe: Recipe) -> Ref:
         name = self._name(recipe)
-        limit = self.config.data.limit
-        return self.call(
-            load_dataset, source=find_dataset(name), location=Untracked(name), limit=limit
-        )
+        if name not in self.datasets:
+            source, limit = find_dataset(name), self.config.data.limit
+            self.datasets[name] = self.call(
+                load_dataset, source=source, location=Untracked(name), limit=limit
+            )
+        return self.datasets[name]
 
     def _split(self, recipe: Recipe) -> Ref:
         return self.call(split_images, dataset=self._load(recipe), images=recipe.data)
@@ -114,6 +122,8 @@ class Reproduction:
         if recipe.kind == "search":
             dataset, split = self._load(recipe), self._split(recipe)
             return Trained(find_best(self._searched(recipe, run), dataset, split, self.call), None)
+        if recipe.kind == "pairs":
+            return Trained(self._pair(recipe, run), None)
         if not recipe.start:
             network = self.call(
                 pretrain.named(recipe.id),
@@ -143,6 +153,16 @@ class Reproduction:
             activations=activations,
         )
         return Trained(network, activations)
+
+    def _pair(self, recipe: Recipe, run: Run) -> Ref:
+        return self.call(
+            pretrain_pairs,
+            dataset=self._load(recipe),
+            split=self._split(recipe),
+            network=recipe.network,
+            pairs=recipe.pairs,
+            run=run,
+        )
 
     def _searched(self, recipe: Recipe, run: Run) -> Config:
         """The settings of a search: what the recipe says, laid over the defaults."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from artifacts.reference import Ref
 from flows.pipeline import Job, pipeline
 from models.config import Config, ConfigError, Section
-from models.datasets import Source
+from models.sources import Source
 from tasks.stage import Stage, inputs_of
 
 Graph = Mapping[str, tuple[str, ...]]

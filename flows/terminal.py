@@ -181,11 +181,14 @@ def result_of(stage: str, metrics: dict[str, Any]) -> str:
     """What a stage found, in a few words."""
     match stage:
         case "load-dataset":
-            return f"{metrics['train_rows']} + {metrics['test_rows']} images"
+            skipped = sum(metrics["skipped"].values())
+            left_out = f", {skipped} left out" if skipped else ""
+            note = f"; {metrics['note']}" if metrics["note"] else ""
+            return f"{metrics['train_rows']} + {metrics['test_rows']} images{left_out}{note}"
         case "split-source" | "split-target":
             rows = metrics["rows"]
             return f"{rows['train']} / {rows['validation']} / {rows['test']} images"
-        case "pretrain" | "refit":
+        case "pretrain" | "pretrain-pairs" | "refit":
             loss = metrics["validation_loss"]
             return f"validation loss {loss:.4f} at epoch {metrics['best_epoch']}"
         case "export-checkpoint":

@@ -2,10 +2,10 @@
 
 from artifacts.reference import Ref
 from flows.pipeline import Runner, take_source
-from models.config import Config, Search
-from models.datasets import Source
+from models.config import Config, ConfigError, Search
 from models.published import Range, published_search
 from models.search import draw_candidates
+from models.sources import Source
 from tasks.cross_validate import cross_validate
 from tasks.export_checkpoint import export_checkpoint
 from tasks.measure import measure
@@ -19,7 +19,13 @@ def search(config: Config, source: Source, call: Runner) -> Ref:
 
     Returns:
         What that trunk makes of the test images.
+
+    Raises:
+        ConfigError: If the trunk is to learn from pairs; candidates are measured by the classes.
     """
+    if config.pretrain.task != "classes":
+        problem = f"pretrain.task = {config.pretrain.task}: a search tries trunks that learn from"
+        raise ConfigError([f"{problem} the classes; leave it at classes"])
     dataset, split = take_source(config, source, call)
     trunk = find_best(config, dataset, split, call)
     checkpoint = call(export_checkpoint, pretrained=trunk, threads=config.run.threads)

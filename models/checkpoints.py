@@ -18,21 +18,25 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def weights_of(model: keras.Model) -> Arrays:
-    """A model's variables by their path, such as ``hidden1_dense/kernel``."""
-    return {variable.path: variable.numpy() for variable in model.variables}
+    """A model's weights by their path, such as ``hidden1_dense/kernel``.
+
+    Without the states of dropout's random draws: what they are called depends on what else the
+    process has built.
+    """
+    return {variable.path: variable.numpy() for variable in model.weights}
 
 
 def set_weights(model: keras.Model, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Gives a model the variables that ``weights_of`` read.
+    """Gives a model the weights that ``weights_of`` read.
 
     Raises:
         ValueError: If they are not those of this architecture.
     """
-    paths = {variable.path for variable in model.variables}
+    paths = {variable.path for variable in model.weights}
     if paths != set(weights):
         msg = f"weights of another model: {sorted(paths ^ set(weights))}"
         raise ValueError(msg)
-    for variable in model.variables:
+    for variable in model.weights:
         variable.assign(weights[variable.path])
 
 

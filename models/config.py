@@ -128,8 +128,10 @@ class Data(Section):
 
     dataset: str = Field(
         "mnist",
-        description="'mnist' (bundled) or the path of an .npz file with x_train, y_train, x_test, "
-        "y_test: images (rows, height, width) or (rows, columns), labels (rows,).",
+        description="'mnist' (bundled), 'fashion-mnist', 'letters' (drawn from fonts), or a path: "
+        "of an .npz file with x_train, y_train, x_test, y_test: images (rows, height, width) or "
+        "(rows, columns), labels (rows,); of a folder of IDX files named as MNIST's; of a folder "
+        "with train and test, or notMNIST_large and notMNIST_small, of classes of PNG files.",
     )
     source_classes: Classes = Field(
         (0, 1, 2, 3, 4), min_length=2, description="Classes the trunk is pretrained on."
@@ -350,11 +352,39 @@ class Training(HeadTraining):
 class Pretrain(Training):
     """Training of the trunk and its source head."""
 
+    task: Literal["classes", "pairs"] = Field(
+        "classes",
+        description="What the trunk learns from: the classes, or same/different pairs as section "
+        "pairs says, after which it is frozen and the source head alone is trained.",
+    )
     learning_rate: float = Field(0.002, gt=0, description="Learning rate (at step 0).")
     schedule: Schedule = Field("cosine", description="How the learning rate falls with steps.")
     batch_size: int = Field(100, ge=1, description="Images in a step.")
     max_epochs: int = Field(25, ge=1, description="Stop after so many epochs at the latest.")
     augment: bool = Field(True, description="Change the images anew in every epoch.")
+
+
+class Pairs(Training):
+    """Pretraining of the trunk on pairs of source images, of the same class or not."""
+
+    optimizer: OptimizerName = Field("nesterov", description="Update rule.")
+    learning_rate: float = Field(0.01, gt=0, description="Learning rate (at step 0).")
+    momentum: float = Field(0.95, ge=0, lt=1, description="For momentum, nesterov and rmsprop.")
+    batch_size: int = Field(500, ge=1, description="Pairs in a step.")
+    max_epochs: int = Field(100, ge=1, description="Stop after so many epochs at the latest.")
+    patience: int = Field(
+        100, ge=0, description="Stop when the validation loss has not fallen for more epochs."
+    )
+    epoch_pairs: int = Field(
+        55_000, ge=2, description="Pairs of an epoch, drawn anew in each; half are the same."
+    )
+    validation_pairs: int = Field(
+        5_000, ge=2, description="Pairs of validation images, always the same."
+    )
+    test_pairs: int = Field(10_000, ge=2, description="Pairs of test images, always the same.")
+    joint_units: int = Field(
+        10, ge=1, description="Units of the layer that joins the two stacks of hidden layers."
+    )
 
 
 class Activations(Section):
@@ -369,6 +399,12 @@ class FineTune(Training):
     """Training of one new softmax head for each cached layer."""
 
     learning_rate: float = Field(0.01, gt=0, description="Learning rate (at step 0).")
+    hidden: Sizes = Field(
+        (),
+        description="Units of a head's hidden layers, the lowest first, such as 50,20; empty is a "
+        "linear head.",
+    )
+    activation: Activation = Field("elu", description="Activation of a head's hidden layers.")
 
 
 class Transfer(Training):
@@ -587,6 +623,7 @@ class Config(Section):
     data: Data = Data()
     network: Network = Network()
     pretrain: Pretrain = Pretrain()
+    pairs: Pairs = Pairs()
     activations: Activations = Activations()
     fine_tune: FineTune = FineTune()
     transfer: Transfer = Transfer()
@@ -646,7 +683,9 @@ class Config(Section):
         """Whether network and pretraining are those of the published figures."""
         return (
             self.network == Network(**PUBLISHED["network"])
+            and self.pretrain.task == "classes"
             and not self.pretrain.augment
+            and not self.fine_tune.hidden
             and not self.transfer.augment
         )
 
@@ -673,6 +712,7 @@ TINY: Mapping[str, Any] = {
     "data": {"limit": 2000, "validation_rows": 400, "few_shot": 20, "few_shot_validation": 5},
     "network": {"units": 20},
     "pretrain": {"max_epochs": 3},
+    "pairs": {"max_epochs": 3, "epoch_pairs": 1000, "validation_pairs": 200, "test_pairs": 200},
     "fine_tune": {"max_epochs": 5},
     "transfer": {"max_epochs": 5, "epoch_images": 300},
     "study": {"labels": (5, 0), "seeds": (0, 1)},

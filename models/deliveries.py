@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from models.datasets import DatasetError, unpack_array
+from models.images import DatasetError
+from models.npz import unpack_array
+from models.pictures import PictureError, read_grey
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,26 +138,13 @@ def read_png(content: bytes, form: Form) -> Array:
     Raises:
         DeliveryError: If it is damaged, no PNG, or of another form.
     """
-    # Imported here: what only checks arrays does not pay for it.
-    from PIL import Image
-
     if form.pixels != "uint8":
         msg = f"is a picture of bytes; this dataset holds {form.pixels}: deliver an .npz"
         raise DeliveryError(msg)
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
-            size, mode = (picture.height, picture.width), picture.mode
-            # Before anything is unpacked: a small file can claim a picture of gigabytes.
-            fits = size == form.image_shape or size == (1, form.columns)
-            pixels = np.asarray(picture) if fits and mode == "L" else None
-    except Exception as error:  # Damage shows as half a dozen unrelated types.
-        msg = f"is no readable PNG: {str(error) or type(error).__name__}"
-        raise DeliveryError(msg) from None
-    if pixels is None:
-        wanted = " x ".join(map(str, form.image_shape))
-        msg = f"is {size[0]} x {size[1]}, mode {mode}; expected {wanted}, 8-bit greyscale"
-        raise DeliveryError(msg)
-    return pixels.reshape(-1)
+        return read_grey(content, [form.image_shape, (1, form.columns)]).reshape(-1)
+    except PictureError as error:
+        raise DeliveryError(str(error)) from None
 
 
 def _read_npz(content: bytes, form: Form, labelled: bool) -> Delivery:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from models.config import Nightly
-from models.datasets import Dataset
 from models.deliveries import Delivery, Form
 from models.drift import gap_limit, largest_gap, stability_index, stability_limit
+from models.images import Dataset
 
 Array = npt.NDArray[Any]
 

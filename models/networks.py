@@ -12,14 +12,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from models.config import Initializer, Network
+from models.config import Activation, Initializer, Network
 
 Array = np.ndarray[Any, Any]
 # Mean and variance of each pixel, (columns,) each.
 Statistics = tuple[Array, Array]
 
 # Added to the number of a layer that is no hidden one: of every layer its own seed.
-_CONVOLUTIONS, _DROPOUTS = 1000, 2000
+_CONVOLUTIONS, _DROPOUTS, _IN_HEAD = 1000, 2000, 3000
 
 # Scale, fan and distribution of Keras's initialisers, all of them its VarianceScaling.
 _SCALING: dict[Initializer, tuple[float, str, str]] = {
@@ -225,7 +225,13 @@ def one_against_all(labels: Any, answers: Any) -> Any:
 
 
 def build_head(
-    columns: int, classes: int, seed: int, l2: float = 0.0, dropout: float = 0.0
+    columns: int,
+    classes: int,
+    seed: int,
+    l2: float = 0.0,
+    dropout: float = 0.0,
+    hidden: Sequence[int] = (),
+    activation: Activation = "elu",
 ) -> keras.Model:
     """Builds a softmax classifier: on activations a new head, on pixels the baseline to beat.
 
@@ -235,13 +241,23 @@ def build_head(
         seed: The same seed gives the same weights.
         l2: Factor of the sum of the squared weights in the loss.
         dropout: Share of the inputs set to 0 in training.
+        hidden: Units of layers below the softmax, the lowest first; none is a linear classifier.
+        activation: Of those layers.
 
     Returns:
         A model from ``(rows, columns)`` to probabilities ``(rows, classes)``.
     """
     inputs = keras.Input((columns,), name="inputs")
-    kept = keras.layers.Dropout(dropout, seed=seed, name="dropout")(inputs) if dropout else inputs
-    return keras.Model(inputs, _softmax(classes, seed, l2)(kept), name="classifier")
+    last = keras.layers.Dropout(dropout, seed=seed, name="dropout")(inputs) if dropout else inputs
+    for level, units in enumerate(hidden, start=1):
+        last = keras.layers.Dense(
+            units,
+            activation=activation,
+            kernel_initializer=keras.initializers.HeNormal(_layer_seed(seed, _IN_HEAD + level)),
+            kernel_regularizer=keras.regularizers.L2(l2) if l2 else None,
+            name=f"dense{level}",
+        )(last)
+    return keras.Model(inputs, _softmax(classes, seed, l2)(last), name="classifier")
 
 
 def draw_head_kernels(columns: int, classes: int, seeds: Sequence[int]) -> Array:

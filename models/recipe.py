@@ -18,6 +18,7 @@ from models.config import (
     Initializer,
     Network,
     OptimizerName,
+    Pairs,
     Search,
     Section,
 )
@@ -49,6 +50,11 @@ class Images(Section):
     swapped: bool = Field(
         False, description="Train on the validation images and validate on the training images."
     )
+
+    @property
+    def listed(self) -> str:
+        """The classes as a text: ``0, 1, 2``."""
+        return ", ".join(map(str, self.classes))
 
 
 class Layers(Network):
@@ -112,6 +118,7 @@ class Recipe(Section):
         network: The layers.
         training: How they are trained.
         search: Of a search, what it tries.
+        pairs: Of a pretraining on pairs, how it is trained.
         start: What they begin with; None if all weights are new.
         printed: What came out there.
     """
@@ -127,6 +134,7 @@ class Recipe(Section):
     network: Layers = Layers()
     training: Training = Training()
     search: Search = Search()
+    pairs: Pairs = Pairs()
     start: Start | None = None
     printed: tuple[Printed, ...] = ()
 

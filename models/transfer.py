@@ -58,6 +58,19 @@ def build_network(
     return model
 
 
+def adopt_trunk(model: keras.Model, pretrained: keras.Model) -> None:
+    """Gives a classifier the hidden layers of another model, and freezes them.
+
+    Args:
+        model: A classifier; its head stays as it is.
+        pretrained: A model with hidden layers of the same names and shapes, such as a network for
+            pairs, whose first stack they are.
+    """
+    for layer in filter(_has_weights, _hidden(model)):
+        layer.set_weights(pretrained.get_layer(layer.name).get_weights())
+    freeze_below(model, 0)
+
+
 def pixel_statistics(model: keras.Model) -> Statistics | None:
     """What a model standardizes its inputs by; None if it does not."""
     for layer in model.layers:

@@ -7,7 +7,7 @@ from statistics import mean, median
 
 from models.recipe import Recipe
 
-STAND_IN = "not comparable: other images"
+NOT_COMPARABLE = "not comparable"
 NOT_RUN = "not run"
 DRAWN = "drawn in the report"
 
@@ -55,10 +55,17 @@ def compare_figures(printed: Sequence[float], ours: Sequence[float], rows: int) 
     return Comparison(told, mean(ours), low, high, within)
 
 
-def give_verdict(recipe: Recipe, compared: Comparison, stand_in: bool) -> str:
-    """One of: reproduced, differs with the reason, asked, not comparable."""
-    if stand_in:
-        return STAND_IN
+def give_verdict(recipe: Recipe, compared: Comparison, note: str) -> str:
+    """What becomes of one printed figure, in words.
+
+    Args:
+        recipe: Says why our figure differs, where that is known.
+        compared: The figures.
+        note: What the dataset says of itself; one that says something is no dataset of the
+            document's.
+    """
+    if note:
+        return f"{NOT_COMPARABLE}: {note}"
     if compared.printed is None:
         return "asked, not printed"
     if compared.reproduced:

@@ -48,7 +48,12 @@ def assess(
         )
         work.progress(recipe, number + 1, len(trained))
     work.save_json("histories.json", histories)
-    return {"recipe": recipe, "networks": found, "rows": split.metrics["rows"]}
+    return {
+        "recipe": recipe,
+        "networks": found,
+        "rows": split.metrics["rows"],
+        "note": dataset.metrics["note"],
+    }
 
 
 def _history(work: Work, ref: Ref) -> dict[str, list[float]]:
@@ -66,6 +71,9 @@ def _accuracies(
     strategy: Strategy | None,
     activations: Ref | None,
 ) -> dict[str, float]:
+    if "test_accuracy" in ref.metrics:
+        # A network for pairs, which has no classes to be asked for.
+        return {"test": ref.metrics["test_accuracy"]}
     from models.programs import predict_labels
 
     model = load_classifier(work, ref)

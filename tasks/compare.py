@@ -21,25 +21,20 @@ class Absent(Section):
     reason: str
 
 
-@stage("compare", label="compare {assessed}", libraries=("pandas",))
+@stage("compare", label="compare with what was printed", libraries=("pandas",))
 def compare(
     work: Work,
     *,
     recipes: tuple[Recipe, ...],
     assessed: tuple[Ref, ...],
     absent: tuple[Absent, ...],
-    stand_ins: tuple[str, ...],
 ) -> dict[str, Any]:
     """Gives every recipe its verdict, also those that could not be run."""
     import pandas as pd
 
     found = read_found(work, assessed)
     reasons = {each.recipe: each.reason for each in absent}
-    rows = [
-        row
-        for recipe in recipes
-        for row in _rows(recipe, found.get(recipe.id), reasons, recipe.id in stand_ins)
-    ]
+    rows = [row for recipe in recipes for row in _rows(recipe, found.get(recipe.id), reasons)]
     frame = pd.DataFrame(rows, columns=list(RECIPE_COLUMNS))
     frame.to_csv(work.path("recipes.csv"), index=False)
     frame.to_parquet(work.path("recipes.parquet"), index=False)
@@ -48,9 +43,7 @@ def compare(
     return {"rows": rows}
 
 
-def _rows(
-    recipe: Recipe, found: Found | None, reasons: Mapping[str, str], stand_in: bool
-) -> Iterator[Row]:
+def _rows(recipe: Recipe, found: Found | None, reasons: Mapping[str, str]) -> Iterator[Row]:
     what = recipe.title + (f" (as printed: {recipe.defect})" if recipe.defect else "")
     row = dict.fromkeys(RECIPE_COLUMNS, "") | {"recipe": recipe.id, "what": what}
     if found is None:
@@ -69,6 +62,6 @@ def _rows(
             "difference": ""
             if compared.difference is None
             else f"{100 * compared.difference:+.2f}",
-            "verdict": give_verdict(recipe, compared, stand_in),
+            "verdict": give_verdict(recipe, compared, found.note),
             "seconds": f"{sum(found.seconds):.0f}",
         }

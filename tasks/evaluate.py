@@ -75,6 +75,7 @@ def evaluate(
             {"name": name, **score.to_json(), **_published(ranges if published else {}, name)}
             for name, score in scores.items()
         ],
+        "note": dataset.metrics["note"],
         "chosen": chosen.title,
         "baselines": [rival.title for rival in rivals],
         "gain": _gain(labels, answers, chosen.title, rivals, evaluate.confidence),

@@ -14,7 +14,7 @@ from tasks.trained import save_model
 def fine_tune(
     work: Work, *, activations: Ref, split: Ref, fine_tune: FineTune, run: Run
 ) -> dict[str, Any]:
-    """Trains a softmax head on each layer's activations; validation data picks the best."""
+    """Trains a head, linear or deeper, on each layer's activations; validation picks the best."""
     from models.networks import build_head
     from models.runtime import use_threads
 
@@ -26,7 +26,13 @@ def fine_tune(
             (work.array(activations, f"{layer}/{part}.npy"), labels[part])
             for part in ("train", "validation")
         )
-        model = build_head(train[0].shape[1], len(split.metrics["classes"]), run.seed)
+        model = build_head(
+            train[0].shape[1],
+            len(split.metrics["classes"]),
+            run.seed,
+            hidden=fine_tune.hidden,
+            activation=fine_tune.activation,
+        )
         history = fit_resumably(
             work, layer, model, train, validation, fine_tune, run.seed, keep_every=1.0
         )

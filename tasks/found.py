@@ -17,6 +17,7 @@ class Found:
     def __init__(self, work: Work, ref: Ref) -> None:
         self.networks: list[dict[str, float]] = ref.metrics["networks"]
         self.rows: dict[str, int] = ref.metrics["rows"]
+        self.note: str = ref.metrics["note"]
         told = work.json(ref, "histories.json")
         self.histories: list[History] = list(told.values())
         self.seconds = list(_seconds(work, ref))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from models.datasets import Source
+from models.sources import Source
 from tasks.stage import Untracked, Work, stage
 
 
@@ -20,4 +20,6 @@ def load_dataset(work: Work, *, source: Source, location: Untracked, limit: int)
         "train_rows": len(dataset.x_train),
         "test_rows": len(dataset.x_test),
         "image_shape": list(dataset.image_shape),
+        "skipped": dict(dataset.skipped),
+        "note": dataset.note,
     }

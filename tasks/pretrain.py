@@ -7,7 +7,7 @@ from models.config import Augmentation, Network, Pretrain, Run
 from tasks.fitting import best_epoch, fit_resumably, image_changer, save_history_table
 from tasks.rows import Array, read_rows
 from tasks.stage import Work, stage
-from tasks.trained import save_model
+from tasks.trained import load_model, save_model
 
 if TYPE_CHECKING:
     import keras
@@ -26,9 +26,10 @@ def pretrain(
     pretrain: Pretrain,
     augmentation: Augmentation | None,
     run: Run,
+    trunk: Ref | None = None,
 ) -> dict[str, Any]:
-    """Trains the trunk on the source classes until the validation loss stops falling."""
-    return train_trunk(work, dataset, split, network, pretrain, augmentation, run)
+    """Trains the trunk on the source classes, or a head alone on a trunk trained on pairs."""
+    return train_trunk(work, dataset, split, network, pretrain, augmentation, run, trunk)
 
 
 def train_trunk(
@@ -39,16 +40,20 @@ def train_trunk(
     pretrain: Pretrain,
     augmentation: Augmentation | None,
     run: Run,
+    trunk: Ref | None = None,
 ) -> dict[str, Any]:
     """Trains a trunk and its source head, saves both and gives the metrics; see ``pretrain``."""
     from models.networks import choose_loss
     from models.runtime import use_threads
+    from models.transfer import adopt_trunk
 
     use_threads(run.threads)
     train = read_rows(work, dataset, split, "train")
     validation = read_rows(work, dataset, split, "validation")
     classes = split.metrics["classes"]
     model = build_source_classifier(network, train[0], len(classes), run.seed)
+    if trunk:
+        adopt_trunk(model, load_model(work, trunk, "classifier"))
     change = image_changer(dataset, augmentation, run.seed) if augmentation else None
     history = fit_resumably(
         work,
@@ -65,7 +70,10 @@ def train_trunk(
     work.save_json("history.json", history)
     save_history_table(work, {"trunk": history})
     best = best_epoch(history)
+    # Here, because the checkpoint and its card know no earlier stage.
+    before = {"pair_accuracy": trunk.metrics["validation_accuracy"]} if trunk else {}
     return {
+        **before,
         "classes": classes,
         "parameters": model.count_params(),
         "epochs": len(history["loss"]),

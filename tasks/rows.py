@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from artifacts.reference import Ref
-from models.datasets import as_float
+from models.images import as_float
 from tasks.stage import Work
 
 Part = Literal["train", "validation", "test"]

@@ -3,8 +3,8 @@
 from typing import Any
 
 from artifacts.reference import Ref
-from models.datasets import Slice, Split, first_of_each, split_classes
 from models.recipe import Images
+from models.slices import Slice, Split, first_of_each, split_classes
 from tasks.stage import Work, stage
 
 
@@ -39,7 +39,7 @@ def split_target(
     return {"classes": list(target_classes), "few_shot": few_shot, "rows": _save(work, few)}
 
 
-@stage("split", label="split for {images.classes}")
+@stage("split", label="split classes {images.listed}")
 def split_images(work: Work, *, dataset: Ref, images: Images) -> dict[str, Any]:
     """Finds the rows that an experiment trains on, and measures itself by."""
     labels = work.array(dataset, "y_train.npy"), work.array(dataset, "y_test.npy")

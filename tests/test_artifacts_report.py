@@ -16,7 +16,7 @@ from artifacts.pictures import draw
 from artifacts.report import render, save_report
 from artifacts.runs import RunRecord, StageRecord, report_path
 from artifacts.store import Store
-from artifacts.summary import brief, results_table, table
+from artifacts.summary import brief, results_markdown, results_table, table
 
 ROOT = Path(__file__).parent.parent
 HISTORY = {"loss": [0.9, math.nan], "val_loss": [0.8, math.nan], "accuracy": [0.5, 0.6]}
@@ -206,6 +206,15 @@ def test_another_releases_evaluation_is_not_shown(store):
     html = render(store, make_run(store, before))
     assert "Interval" not in html
     assert "learning-curves" in html
+
+
+def test_figures_of_a_stand_in_say_so(store):
+    noted = EVALUATION | {"note": "stand-in; not comparable"}
+    for text in (render(store, make_run(store, noted)), results_markdown(noted)):
+        assert "The dataset is a stand-in; not comparable." in text
+    plain = render(store, make_run(store, EVALUATION)), results_markdown(EVALUATION)
+    for text in plain:
+        assert "The dataset is" not in text
 
 
 def test_damage_is_named_and_the_rest_is_shown(store):

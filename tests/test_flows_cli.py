@@ -14,6 +14,7 @@ import pytest
 from artifacts.runs import RunRecord, report_path, save_run
 from flows import cli
 from flows.selection import read_graph
+from models import datasets
 from models.config import Config
 
 STAGES = list(read_graph(Config()))
@@ -103,6 +104,22 @@ def test_a_dataset_cut_short_is_named_and_nothing_written(capsys, store, tmp_pat
     path.write_bytes(path.read_bytes()[:-500])
     assert call("run", "--set", f"data.dataset={path}") == cli.BAD_INPUT
     assert_refused(capsys, store, str(path))
+
+
+@pytest.mark.parametrize("command", ["run", "status", "fetch"])
+def test_a_dataset_that_is_not_on_this_machine_is_named_with_what_to_do(
+    capsys, store, tmp_path, monkeypatch, command
+):
+    def fail():
+        raise OSError
+
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setitem(datasets.FETCHERS, "fashion-mnist", fail)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    options = ["fashion-mnist"] if command == "fetch" else ["--set", "data.dataset=fashion-mnist"]
+    assert call(command, *options) == cli.BAD_INPUT
+    wanted = "dataset fashion-mnist: not in", str(tmp_path / "keras"), "apt install dataset-fashion"
+    assert_refused(capsys, store, *wanted)
 
 
 def test_all_problems_are_told_at_once(capsys, store, tmp_path):

@@ -16,7 +16,8 @@ from flows.plan import Step, make_plan
 from flows.preflight import prepare
 from flows.selection import Rerun, read_graph, select
 from models.config import Config, ConfigError, load_config
-from models.datasets import Source, find_dataset
+from models.datasets import find_dataset
+from models.sources import Source
 from tasks.fingerprint import PACKAGES, ROOT, Project, library_versions
 from tasks.stage import Stage, inputs_of, settings_of
 

@@ -12,6 +12,7 @@ from flows.terminal import (
     Display,
     Screen,
     describe,
+    result_of,
     run_tables,
     sparkline,
     summary_table,
@@ -146,3 +147,10 @@ def test_a_long_name_over_short_figures_takes_no_room():
         console.print(summary_table(Summary("search", "10 candidates", [{**row, **more}])))
     assert "leaky_relu:0.01" in capture.get()
     assert "98.5 (98.0 to 99.0)" in capture.get()
+
+
+def test_a_dataset_says_how_much_was_left_out_and_that_it_is_a_stand_in():
+    metrics = {"train_rows": 9, "test_rows": 2, "skipped": {"unreadable": 3, "duplicates": 1}}
+    assert result_of("load-dataset", {**metrics, "note": ""}) == "9 + 2 images, 4 left out"
+    metrics = {"train_rows": 9, "test_rows": 2, "skipped": {}, "note": "stand-in"}
+    assert result_of("load-dataset", metrics) == "9 + 2 images; stand-in"

@@ -23,7 +23,8 @@ from artifacts.store import MANIFEST, DamagedEntry, Store
 from flows.pipeline import pipeline
 from flows.selection import Rerun, read_graph
 from models.config import Config
-from models.datasets import Source, find_dataset
+from models.datasets import find_dataset
+from models.sources import Source
 from tasks.stage import Arguments, Stage, Work, inputs_of
 
 GRAPH = read_graph(Config())

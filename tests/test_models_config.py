@@ -83,8 +83,9 @@ def test_texts_become_the_types_of_their_settings():
         ("run.xyzzy=3", "run.xyzzy: no such setting; run has seed, threads, tensorboard"),
         (
             "xyzzy.a=3",
-            "xyzzy: no such setting; a config has data, network, pretrain, activations, "
-            "fine_tune, transfer, augmentation, evaluate, study, search, run, limits, nightly",
+            "xyzzy: no such setting; a config has data, network, pretrain, pairs, activations, "
+            "fine_tune, transfer, augmentation, evaluate, study, reproduce, search, run, limits, "
+            "nightly",
         ),
     ],
 )
@@ -102,6 +103,8 @@ def test_an_unknown_name_gets_the_nearest_one_suggested(override, problem):
         ("data.few_shot=ten", "data.few_shot = ten: input should be a valid integer"),
         ("network.activation=rleu", "network.activation = rleu: input should be 'elu', 'relu'"),
         ("data.source_classes=1", "at least 2 items"),
+        ("fine_tune.hidden=50,0", "fine_tune.hidden = 0: input should be greater than or equal"),
+        ("pretrain.task=pair", "pretrain.task = pair: input should be 'classes' or 'pairs'"),
         ("data.source_classes=1,2,x", "data.source_classes = x: input should be a valid integer"),
         ("units=3", "--set units=3: not of the form section.field=value"),
         ("network.units", "--set network.units: not of the form section.field=value"),
@@ -203,6 +206,20 @@ def test_the_toml_text_describes_every_setting():
     settings = [name for section in tomllib.loads(text).values() for name in section]
     assert len(comments) == len(settings)
     assert "One of: adam, sgd, momentum, nesterov, rmsprop, adagrad." in text
+
+
+@pytest.mark.parametrize(
+    ("override", "follows"),
+    [
+        ("run.seed=3", True),
+        ("pretrain.task=pairs", False),
+        ("fine_tune.hidden=50", False),
+        ("pretrain.augment=true", False),
+    ],
+)
+def test_what_the_published_figures_hold_for(override, follows):
+    config = load_config(overrides=[override], preset="published")
+    assert config.follows_published_protocol == follows
 
 
 def test_a_config_cannot_be_changed():

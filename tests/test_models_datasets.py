@@ -13,17 +13,10 @@ import numpy as np
 import pytest
 
 from models import datasets
-from models.config import ConfigError, Data
-from models.datasets import (
-    DatasetError,
-    Slice,
-    as_float,
-    check_classes,
-    find_dataset,
-    first_of_each,
-    load_dataset,
-    split_classes,
-)
+from models.datasets import MNIST_DIGESTS, bundled_mnist, fetch_dataset, find_dataset, load_dataset
+from models.images import DatasetError
+from models.npz import ARRAYS
+from models.sources import Files
 
 ROOT = Path(__file__).parent.parent
 MNIST = ROOT / "data" / "mnist"
@@ -35,12 +28,17 @@ def mnist():
 
 
 @pytest.fixture
-def mnist_copy(tmp_path, monkeypatch):
-    """A copy of the bundled files that may be damaged."""
-    folder = tmp_path / "mnist"
-    shutil.copytree(MNIST, folder)
-    monkeypatch.setattr(datasets, "_bundled_folder", lambda name: tmp_path / name)
-    return folder
+def mnist_copy(tmp_path):
+    """The bundled dataset with files that may be damaged."""
+    shutil.copytree(MNIST, tmp_path / "mnist")
+    return bundled_mnist(tmp_path / "mnist")
+
+
+def read_all(dataset: Files) -> None:
+    dataset.read(limit=0, expected=None)
+
+
+ACTS = pytest.mark.parametrize("act", [Files.identify, read_all])
 
 
 def arrays(**changes):
@@ -101,7 +99,7 @@ def test_the_checksum_file_agrees_with_the_code():
     listed = dict(
         reversed(line.split()) for line in (MNIST / "SHA256SUMS").read_text().splitlines()
     )
-    assert listed == datasets.BUNDLED["mnist"].digests
+    assert listed == MNIST_DIGESTS
     readme = (MNIST / "README.md").read_text()
     for file, digest in listed.items():
         assert digest in readme
@@ -140,34 +138,35 @@ def test_loaded_arrays_cannot_be_written_to(mnist, npz):
 def test_finding_mnist_states_the_digest_of_each_file():
     source = find_dataset("mnist")
     assert source.kind == "mnist"
-    assert source.files == datasets.BUNDLED["mnist"].digests
+    assert source.files == MNIST_DIGESTS
     assert type(source).model_validate_json(source.model_dump_json()) == source
 
 
-@pytest.mark.parametrize("act", [find_dataset, load_dataset])
-@pytest.mark.parametrize("file", sorted(datasets.BUNDLED["mnist"].digests))
+@ACTS
+@pytest.mark.parametrize("file", sorted(MNIST_DIGESTS))
 def test_a_flipped_bit_in_mnist_is_found(mnist_copy, file, act):
-    content = bytearray((mnist_copy / file).read_bytes())
+    path = mnist_copy.paths[file]
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    (mnist_copy / file).write_bytes(content)
+    path.write_bytes(content)
     with pytest.raises(DatasetError, match=rf"damaged .*{file}; .*git checkout -- data/mnist"):
-        act("mnist")
+        act(mnist_copy)
 
 
-@pytest.mark.parametrize("act", [find_dataset, load_dataset])
+@ACTS
 @pytest.mark.parametrize("length", [0, 1, 1000])
 def test_a_file_of_mnist_cut_short_is_found(mnist_copy, length, act):
-    file = mnist_copy / "train-images-idx3-ubyte.gz"
-    file.write_bytes(file.read_bytes()[:length])
+    path = mnist_copy.paths["train-images-idx3-ubyte.gz"]
+    path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(DatasetError, match=r"damaged .*train-images"):
-        act("mnist")
+        act(mnist_copy)
 
 
-@pytest.mark.parametrize("act", [find_dataset, load_dataset])
+@ACTS
 def test_a_missing_file_of_mnist_is_found(mnist_copy, act):
-    (mnist_copy / "t10k-labels-idx1-ubyte.gz").unlink()
+    mnist_copy.paths["t10k-labels-idx1-ubyte.gz"].unlink()
     with pytest.raises(DatasetError, match=r"t10k-labels.*: No such file.*git checkout"):
-        act("mnist")
+        act(mnist_copy)
 
 
 # --- Files of one's own ---
@@ -325,7 +324,7 @@ def test_other_files_are_refused(tmp_path, content, reason):
 def test_a_zip_of_other_things_is_refused(tmp_path):
     path = tmp_path / "own.npz"
     with zipfile.ZipFile(path, "w") as archive:
-        for name in datasets.ARRAYS:
+        for name in ARRAYS:
             archive.writestr(f"{name}.npy", b"no array")
     assert "x_train is damaged: " in refusal(str(path))
 
@@ -335,7 +334,7 @@ def test_an_array_that_claims_to_be_huge_is_refused(tmp_path):
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000, 784), }"
     header = header.ljust(117) + b"\n"
     with zipfile.ZipFile(path, "w") as archive:
-        for name in datasets.ARRAYS:
+        for name in ARRAYS:
             archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00v\x00" + header)
     assert "x_train is damaged: " in refusal(str(path))
 
@@ -345,7 +344,7 @@ def test_an_array_that_claims_to_be_huge_is_refused(tmp_path):
     [
         ("mnits", "unknown dataset 'mnits'; did you mean mnist?"),
         ("MNIST", "unknown dataset 'MNIST'; did you mean mnist?"),
-        ("photos.tar", "unknown dataset 'photos.tar'; bundled: mnist; a file's name must end"),
+        ("photos.tar", "unknown dataset 'photos.tar'; known: mnist, fashion-mnist,"),
         ("", "unknown dataset ''"),
         ("none/such.npz", "dataset file none/such.npz: No such file or directory"),
         ("a\0b.npz", "embedded null byte"),
@@ -364,150 +363,68 @@ def test_a_folder_is_refused(tmp_path):
     assert "Is a directory" in refusal(str(folder))
 
 
-# --- Pixels ---
-
-
-def test_bytes_are_divided_by_255():
-    pixels = as_float(np.array([[0, 51, 255]], np.uint8))
-    assert pixels.dtype == np.float32
-    assert pixels.tolist() == [[0.0, np.float32(0.2), 1.0]]
-
-
-def test_floats_are_left_as_they_are():
-    given = np.array([[-1.5, 0.25]], np.float32)
-    assert as_float(given) is given
-
-
-def test_other_pixels_are_refused():
-    with pytest.raises(DatasetError, match="images are int64"):
-        as_float(np.zeros((1, 1), np.int64))
-
-
-# --- Slices ---
-
-
-def counts(split):
-    return len(split.train.rows), len(split.validation.rows), len(split.test.rows)
-
-
-def test_slices_have_the_published_sizes(mnist):
-    data = Data()
-    labels = mnist.y_train, mnist.y_test
-    source = split_classes(*labels, data.source_classes, data.validation_rows)
-    target = split_classes(*labels, data.target_classes, data.validation_rows)
-    assert counts(source) == (28038, 2558, 5139)
-    assert counts(target) == (26962, 2442, 4861)
-    assert len(first_of_each(target.train, data.few_shot).rows) == 500
-    assert len(first_of_each(target.validation, data.few_shot_validation).rows) == 150
-
-
-@pytest.mark.parametrize("classes", [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9), (9, 2, 4)])
-def test_a_label_is_the_position_of_its_class(mnist, classes):
-    split = split_classes(mnist.y_train, mnist.y_test, classes, 5000)
-    for part, labels in (
-        (split.train, mnist.y_train),
-        (split.validation, mnist.y_train),
-        (split.test, mnist.y_test),
-    ):
-        assert np.array_equal(np.array(classes)[part.labels], labels[part.rows])
-        assert (np.diff(part.rows) > 0).all()
-    assert split.validation.rows.max() < 5000 <= split.train.rows.min()
-
-
-def test_a_split_of_a_few_rows_is_exact():
-    split = split_classes(np.array([3, 7, 1, 3, 7, 7]), np.array([7, 3]), (7, 3), 2)
-    assert (split.validation.rows.tolist(), split.validation.labels.tolist()) == ([0, 1], [1, 0])
-    assert (split.train.rows.tolist(), split.train.labels.tolist()) == ([3, 4, 5], [1, 0, 0])
-    assert (split.test.rows.tolist(), split.test.labels.tolist()) == ([0, 1], [0, 1])
-
-
-def test_the_first_few_of_each_class_are_taken_class_after_class():
-    images = Slice(np.array([10, 11, 12, 13, 14, 15]), np.array([1, 0, 1, 1, 0, 0]))
-    few = first_of_each(images, 2)
-    assert few.rows.tolist() == [11, 14, 10, 12]
-    assert few.labels.tolist() == [0, 0, 1, 1]
-
-
-@pytest.mark.parametrize("labels", [[0, 0, 1], []])
-def test_too_few_of_a_class_are_refused(labels):
-    images = Slice(np.arange(len(labels)), np.array(labels, np.int64))
-    with pytest.raises(DatasetError, match="2 images of each class are asked for"):
-        first_of_each(images, 2)
-
-
-@pytest.mark.parametrize(
-    ("y_train", "y_test", "part"), [([1, 0, 0], [0, 1], "training"), ([1, 0, 1], [0], "test")]
-)
-def test_a_class_without_images_is_refused(y_train, y_test, part):
-    with pytest.raises(DatasetError, match=f"class 1 has no {part} images"):
-        split_classes(np.array(y_train), np.array(y_test), (0, 1), 1)
-
-
-# --- Whether settings fit ---
-
-
-def unfit(dataset, **settings) -> tuple[str, ...]:
-    with pytest.raises(ConfigError) as caught:
-        check_classes(dataset.y_train, dataset.y_test, Data(**settings))
-    return caught.value.problems
-
-
-def test_the_defaults_fit_mnist(mnist):
-    check_classes(mnist.y_train, mnist.y_test, Data())
-
-
-def test_a_class_that_mnist_lacks_is_named_with_those_it_has(mnist):
-    assert unfit(mnist, target_classes=(5, 12)) == (
-        "data.target_classes: class 12 has no images in mnist; it has 0 to 9",
-    )
-
-
-def test_all_misfits_are_stated_at_once(mnist):
-    assert unfit(
-        mnist,
-        source_classes=(0, 300),
-        target_classes=(5, 6),
-        few_shot=5000,
-        few_shot_validation=450,
-    ) == (
-        "data.source_classes: class 300 has no images in mnist; it has 0 to 9",
-        "data.few_shot = 5000: class 5 has only 4987 training images",
-        "data.few_shot_validation = 450: class 5 has only 434 validation images",
-    )
-
-
-def test_validation_must_leave_rows_for_training(mnist):
-    assert unfit(mnist, validation_rows=60000) == (
-        "data.validation_rows = 60000: there are only 60000 training rows",
-    )
-
-
-def test_validation_rows_without_any_source_class_are_refused(mnist):
-    assert unfit(mnist, validation_rows=1, few_shot_validation=1, target_classes=(5, 6)) == (
-        "data.validation_rows = 1: no image of the source classes is among them",
-        "data.few_shot_validation = 1: class 6 has no validation images",
-    )
-
-
-def test_classes_must_be_in_both_files():
-    labels = np.array([0, 1, 2, 3] * 4)
-    settings = {"source_classes": (0, 1), "target_classes": (2, 3), "validation_rows": 4}
-    data = Data(**settings, few_shot=1, few_shot_validation=1)
-    check_classes(labels, np.arange(4), data)
-    with pytest.raises(ConfigError, match="class 3 has no test images in mnist"):
-        check_classes(labels, np.arange(3), data)
-    with pytest.raises(ConfigError, match="class 1 has no training images in mnist"):
-        check_classes(np.where(labels == 1, 0, labels), np.arange(4), data)
-
-
-def test_a_limit_is_named_where_it_is_the_reason(mnist):
-    (first, *_) = unfit(load_dataset("mnist", 3), limit=3, validation_rows=1)
-    assert first == (
-        "data.source_classes: class 3 has no images in the first 3 rows of mnist; "
-        "it has 0 to 2, 4 to 5, 7"
-    )
-
-
 def test_loading_does_not_import_tensorflow():
     code = "import sys, models.datasets; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+# --- Fashion-MNIST ---
+
+
+def test_fashion_mnist_is_looked_for_in_debians_folder_and_keras_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    cache = tmp_path / "keras" / "datasets" / "fashion-mnist"
+    for act in (find_dataset, load_dataset):
+        with pytest.raises(DatasetError) as caught:
+            act("fashion-mnist")
+        said = str(caught.value)
+        assert said.startswith(f"dataset fashion-mnist: not in {tmp_path / 'debian'} and {cache}; ")
+        assert "apt install dataset-fashion-mnist" in said
+        assert "\n" not in said
+
+
+def test_what_lies_in_keras_cache_is_checked(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    cache = tmp_path / "keras" / "datasets" / "fashion-mnist"
+    shutil.copytree(MNIST, cache)
+    with pytest.raises(DatasetError, match=rf"damaged {cache}.*; remove it, then: headstart fetch"):
+        find_dataset("fashion-mnist")
+
+
+@pytest.mark.skipif(not datasets.DEBIAN_FASHION_MNIST.is_dir(), reason="not installed here")
+def test_debians_fashion_mnist_is_the_published_one():
+    fashion = load_dataset("fashion-mnist", source=find_dataset("fashion-mnist"))
+    assert (fashion.x_train.shape, fashion.x_test.shape) == ((60000, 784), (10000, 784))
+    assert np.bincount(fashion.y_train).tolist() == [6000] * 10
+    assert np.bincount(fashion.y_test).tolist() == [1000] * 10
+
+
+def test_fetching_what_is_there_asks_no_network(monkeypatch):
+    monkeypatch.setitem(datasets.FETCHERS, "mnist", lambda: pytest.fail("went to the network"))
+    assert fetch_dataset("mnist") == find_dataset("mnist")
+
+
+def test_what_cannot_be_fetched_is_said_in_one_line_with_what_to_do(tmp_path, monkeypatch):
+    def fail():
+        message = "URL fetch failure:\n no network"
+        raise OSError(message)
+
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setitem(datasets.FETCHERS, "fashion-mnist", fail)
+    with pytest.raises(DatasetError) as caught:
+        fetch_dataset("fashion-mnist")
+    said = str(caught.value)
+    assert said.startswith("cannot be fetched: URL fetch failure: no network; dataset fashi")
+    assert "\n" not in said
+
+
+def test_what_was_fetched_is_checked(tmp_path, monkeypatch):
+    cache = tmp_path / "datasets" / "fashion-mnist"
+    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setitem(datasets.FETCHERS, "fashion-mnist", lambda: shutil.copytree(MNIST, cache))
+    with pytest.raises(DatasetError, match=rf"damaged {cache}"):
+        fetch_dataset("fashion-mnist")

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from models.config import Nightly
-from models.datasets import Dataset
 from models.deliveries import Delivery
+from models.images import Dataset
 from models.incoming import doubt_labels, fingerprints, inspect, make_reference
 
 GENERATOR = np.random.default_rng(1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.config import Activation, Initializer, Network
-from models.networks import build_classifier, build_head, build_trunk, cut_trunk
+from models.networks import build_classifier, build_head, build_trunk, cut_trunk, join_head
 
 SMALL = Network(hidden_layers=3, units=8, batch_norm=False)
 
@@ -152,3 +152,44 @@ def test_head_has_the_penalty_and_the_dropout_asked_for() -> None:
     assert head.get_layer("dropout").rate == 0.3
     np.testing.assert_array_equal(kernel, build_head(6, 4, 1).get_layer("head").kernel.numpy())
     assert [layer.name for layer in build_head(6, 4, 1).layers] == ["inputs", "head"]
+
+
+def test_head_with_hidden_layers_computes_them_in_order() -> None:
+    head = build_head(6, 4, 1, hidden=(5, 3), activation="tanh")
+    rows = draw_rows(7)
+    values = rows
+    for name, activate in (("dense1", np.tanh), ("dense2", np.tanh), ("head", None)):
+        kernel, bias = head.get_layer(name).get_weights()
+        values = values @ kernel + bias
+        values = activate(values) if activate else values
+    powers = np.exp(values)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(head(rows).numpy(), expected, rtol=1e-4)
+    assert head.output_shape == (None, 4)
+
+
+def test_heads_layers_are_drawn_from_the_seed_and_not_as_a_trunks() -> None:
+    kernels = [
+        build_head(6, 4, seed, hidden=(6, 6)).get_layer(name).get_weights()[0]
+        for seed, name in ((1, "dense1"), (1, "dense1"), (1, "dense2"), (2, "dense1"))
+    ]
+    kernels += [
+        build_trunk(Network(hidden_layers=2, units=6, batch_norm=False), 6, 1).get_weights()[0]
+    ]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    assert len({kernel.tobytes() for kernel in kernels}) == 4
+
+
+def test_a_linear_head_draws_the_same_softmax_with_and_without_that_choice() -> None:
+    plain, chosen = build_head(6, 4, 1), build_head(6, 4, 1, hidden=(), activation="relu")
+    np.testing.assert_array_equal(plain.get_weights()[0], chosen.get_weights()[0])
+    assert plain.get_config() == chosen.get_config()
+
+
+def test_a_head_with_hidden_layers_joins_its_trunk() -> None:
+    trunk = build_trunk(SMALL, 6, 1)
+    head = build_head(8, 4, 1, hidden=(5,))
+    rows = draw_rows(3)
+    _, activations = cut_trunk(trunk, ["hidden1", "hidden2"])(rows)
+    joined = join_head(trunk, "hidden2", head)
+    np.testing.assert_array_equal(joined(rows).numpy(), head(activations).numpy())

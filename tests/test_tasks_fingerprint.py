@@ -14,7 +14,7 @@ import pytest
 from artifacts.reference import Ref
 from flows.pipeline import pipeline
 from models.config import Config
-from models.datasets import Source
+from models.sources import Source
 from tasks.fingerprint import BOUNDARY, PACKAGES, ROOT, Project
 from tasks.stage import Stage
 from tasks.train import train

@@ -16,7 +16,7 @@ from artifacts.reference import FileDigest, Ref
 from artifacts.store import DamagedEntry, Store
 from flows.pipeline import pipeline
 from models.config import Config, Run, load_config
-from models.datasets import Source
+from models.sources import Source
 from tasks import progress
 from tasks.fingerprint import Project
 from tasks.stage import Stage, StageError, Untracked, Work, stage
@@ -229,6 +229,19 @@ def test_a_setting_is_in_the_keys_of_the_stages_that_use_it(setting, stages):
     assert stages_hit(setting) == stages
 
 
+def test_the_settings_of_pairs_are_in_the_key_of_their_stage_alone_and_only_if_it_runs():
+    assert stages_hit("pairs.epoch_pairs=100") == set()
+    asked = "pretrain.task=pairs"
+    before = keys_of(load_config(overrides=[asked]))
+    for setting, stages in {
+        "pairs.epoch_pairs=100": {"pretrain-pairs"},
+        "pretrain.learning_rate=0.0005": {"pretrain"},
+        "network.units=30": {"pretrain-pairs", "pretrain", *NETWORKS} - {"train-pixels"},
+    }.items():
+        after = keys_of(load_config(overrides=[asked, setting]))
+        assert {name for name in before if after[name] != before[name]} == stages
+
+
 @pytest.mark.parametrize("section", ["pretrain", "fine_tune", "evaluate"])
 def test_every_field_of_a_stages_own_section_is_in_its_key_alone(section):
     own = section.replace("_", "-")
@@ -238,6 +251,8 @@ def test_every_field_of_a_stages_own_section_is_in_its_key_alone(section):
         value = getattr(getattr(config, section), field)
         if isinstance(value, bool):
             other: Any = not value
+        elif isinstance(value, tuple):
+            other = (*value, 1)
         else:
             other = "another" if isinstance(value, str) else value + 1
         changed = getattr(config, section).model_copy(update={field: other})
