@@ -118,6 +118,7 @@ def test_a_further_trial_computes_only_its_own(finished):
     assert len(table(further)) == 3
 
 
+@pytest.mark.slow
 def test_a_further_trial_that_is_no_better_leaves_the_trained_trunk(finished):
     store, _ = finished
     # A network of one unit cannot tell five classes apart.
