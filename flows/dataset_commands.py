@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from flows.options import DONE
+from flows.running import import_libraries
 from flows.terminal import Screen
 from models.datasets import fetch_dataset
 
@@ -18,6 +19,7 @@ def fetch(
     name: Annotated[Literal["fashion-mnist"], Parameter(help="What is to be fetched.")], /
 ) -> int:
     """Fetch a dataset that is not bundled, by way of Keras, and check it."""
+    import_libraries()  # In silence, which Keras alone would not keep.
     fetch_dataset(name)
     Screen().print(f"{name} is on this machine: headstart run --set data.dataset={name}")
     return DONE

@@ -151,6 +151,7 @@ def transfer(config: Config, source: Source, call: Runner) -> Measured:
             strategy=strategy,
             augmentation=config.augmentation if config.transfer.augment else None,
             run=computing,
+            activations=None,
         )
 
     networks = tuple(map(train_on, config.transfer.strategies))

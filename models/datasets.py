@@ -99,7 +99,8 @@ def locate(name: str) -> Material:
     path = Path(os.path.expanduser(name))
     if path.suffix.lower() in FORMATS:
         return FORMATS[path.suffix.lower()](name, path)
-    if name and path.is_dir():  # No name would be the present folder.
+    # Not path.is_dir, which fails where a folder may not be looked into or a name is too long.
+    if name and os.path.isdir(path):
         found = (recognise(name, path) for recognise in FOLDERS)
         material = next(filter(None, found), None)
         if material is None:

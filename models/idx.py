@@ -5,6 +5,7 @@ integer, then the values.
 """
 
 import math
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,8 @@ def locate_idx(folder: Path) -> dict[str, Path] | None:
     """Where the four files lie in a folder, gzipped or not, by name; None if one is missing."""
     found = {}
     for name in DIMENSIONS:
-        path = next((p for p in (folder / f"{name}.gz", folder / name) if p.is_file()), None)
+        # Not Path.is_file, which fails where a folder may not be looked into.
+        path = next(filter(os.path.isfile, (folder / f"{name}.gz", folder / name)), None)
         if path is None:
             return None
         found[name] = path

@@ -53,11 +53,13 @@ TEST_FONTS = (
     "cmti10.ttf",
 )
 
+# To be raised by whoever changes what is drawn: fonts and parameters alone would not tell.
+EDITION = 1
 # Glyphs are drawn once on a canvas of so many pixels and then sampled, distorted, into images.
 CANVAS = 56
 GLYPH = 54
-# Widths of the square by which strokes are thinned (negative) or thickened, in canvas pixels.
-STROKES = (0, 3, 5)
+# Widths of the square by which strokes are thickened, in canvas pixels; 1 leaves them.
+STROKES = (1, 3, 5)
 # Images that share one random stream: a limit makes no more of them than it takes.
 CHUNK = 1000
 
@@ -68,9 +70,11 @@ Floats = npt.NDArray[np.float32]
 class Letters:
     """Letters A to J, white on black, 28 x 28, drawn afresh from a seed whenever they are read.
 
-    Each image is a glyph in one of a few thicknesses, sheared, scaled, turned a little and moved by
-    chance, with a wave along each axis, a grey patch over it, contrast and noise of its own. Its
-    source names the SHA-256 of each font, the releases of what draws, and the recipe's parameters.
+    Each image is a glyph in one of a few thicknesses, sheared, scaled, turned and moved a little,
+    bent along both axes, dimmed in one box, with contrast and noise of its own. A softmax on pixels
+    gets about 86% of the test images right, two hidden layers of 300 ReLU units about 96%.
+
+    The source names the SHA-256 of each font, the releases of what draws, and the recipe.
 
     Attributes:
         train_rows: Training images.
@@ -96,8 +100,10 @@ class Letters:
         from PIL import features
 
         fonts = {name: _digest_of(name) for name in TRAIN_FONTS + TEST_FONTS}
-        drawn_by = f"Pillow {PIL.__version__}, FreeType {features.version('freetype2')}"
-        return Source(kind="letters", files={**fonts, "drawn by": drawn_by, "recipe": repr(self)})
+        freetype = features.version("freetype2")
+        drawn_by = f"Pillow {PIL.__version__}, FreeType {freetype}, NumPy {np.__version__}"
+        recipe = f"edition {EDITION}: {self}"
+        return Source(kind="letters", files={**fonts, "drawn by": drawn_by, "recipe": recipe})
 
     def read(self, limit: int, expected: Source | None) -> Dataset:
         """See ``Material``."""
@@ -219,9 +225,8 @@ def _variants(face: "ImageFont.FreeTypeFont", letter: str) -> Iterator[Array]:
     canvas = Image.new("L", (CANVAS, CANVAS))
     canvas.paste(glyph, ((CANVAS - glyph.width) // 2, (CANVAS - glyph.height) // 2))
     for stroke in STROKES:
-        kernel = ImageFilter.MinFilter if stroke < 0 else ImageFilter.MaxFilter
-        thick = canvas.filter(kernel(abs(stroke))) if stroke else canvas
-        # What is sampled at every third pixel must not hold finer detail.
+        thick = canvas.filter(ImageFilter.MaxFilter(stroke))
+        # What is sampled at every second pixel must not hold finer detail.
         yield np.asarray(thick.filter(ImageFilter.BoxBlur(1)))
 
 

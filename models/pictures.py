@@ -155,7 +155,7 @@ class PictureFolder:
 def locate_pictures(name: str, folder: Path) -> PictureFolder | None:
     """The dataset in a folder, if it has one of the pairs of folders for training and testing."""
     for train, test in PARTS:
-        if (folder / train).is_dir() and (folder / test).is_dir():
+        if os.path.isdir(folder / train) and os.path.isdir(folder / test):
             return PictureFolder(name, folder / train, folder / test)
     return None
 

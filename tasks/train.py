@@ -23,7 +23,7 @@ def train(
     strategy: Strategy,
     augmentation: Augmentation | None,
     run: Run,
-    activations: Ref | None = None,
+    activations: Ref | None,
 ) -> dict[str, Any]:
     """Trains a network, or an ensemble, by one strategy; validation data picks its best epoch."""
     from models.metrics import average_answers, measure_loss

@@ -348,6 +348,9 @@ def test_an_array_that_claims_to_be_huge_is_refused(tmp_path):
         ("", "unknown dataset ''"),
         ("none/such.npz", "dataset file none/such.npz: No such file or directory"),
         ("a\0b.npz", "embedded null byte"),
+        ("a\0b", "unknown dataset 'a\0b'"),
+        ("a" * 5000, "unknown dataset 'aaa"),
+        ("~nobody/none", "unknown dataset '~nobody/none'"),
     ],
 )
 @pytest.mark.parametrize("act", [find_dataset, load_dataset])

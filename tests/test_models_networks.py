@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from models.config import Activation, Initializer, Network
-from models.networks import build_classifier, build_head, build_trunk, cut_trunk, join_head
+from models.networks import (
+    build_classifier,
+    build_head,
+    build_trunk,
+    choose_loss,
+    cut_trunk,
+    join_head,
+    measure_pixels,
+)
 
 SMALL = Network(hidden_layers=3, units=8, batch_norm=False)
 
@@ -193,3 +201,139 @@ def test_a_head_with_hidden_layers_joins_its_trunk() -> None:
     _, activations = cut_trunk(trunk, ["hidden1", "hidden2"])(rows)
     joined = join_head(trunk, "hidden2", head)
     np.testing.assert_array_equal(joined(rows).numpy(), head(activations).numpy())
+
+
+# --- What experiments ask for ---
+
+PLAIN = Network(widths=(5, 4), batch_norm=False, activation="relu")
+
+
+def test_widths_say_how_many_units_each_hidden_layer_has() -> None:
+    trunk = build_trunk(PLAIN, 6, 1)
+    assert [trunk.get_layer(name).output.shape[1] for name in PLAIN.layer_names] == [5, 4]
+    assert (PLAIN.shape, SMALL.shape) == ("5-4", "3x8")
+
+
+def test_convolutions_stand_below_the_hidden_layers_and_halve_by_their_strides() -> None:
+    network = PLAIN.model_copy(update={"filters": (2, 3), "strides": (1, 2)})
+    trunk = build_trunk(network, 36, 1)
+    shapes = [trunk.get_layer(name).output.shape[1:] for name in ("conv1", "conv2", "hidden1")]
+    assert shapes == [(6, 6, 2), (3, 3, 3), (5,)]
+    with pytest.raises(ValueError, match="images of 35 pixels are not square"):
+        build_trunk(network, 35, 1)
+
+
+def test_standardized_pixels_have_mean_0_and_deviation_1_over_the_training_images() -> None:
+    rows = draw_rows(200) * 3 + 5
+    network = PLAIN.model_copy(update={"inputs": "standardized"})
+    trunk = build_trunk(network, 6, 1, measure_pixels(rows))
+    scaled = keras.Model(trunk.input, trunk.get_layer("pixels_scaled").output)(rows).numpy()
+    np.testing.assert_allclose(scaled.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(scaled.std(axis=0), 1, atol=1e-5)
+    with pytest.raises(ValueError, match="needs the statistics"):
+        build_trunk(network, 6, 1)
+
+
+def test_centered_pixels_lie_around_0() -> None:
+    trunk = build_trunk(PLAIN.model_copy(update={"inputs": "centered"}), 2, 1)
+    scaled = keras.Model(trunk.input, trunk.get_layer("pixels_scaled").output)
+    np.testing.assert_array_equal(scaled(np.array([[0.0, 1.0]])).numpy(), [[-0.5, 0.5]])
+
+
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [
+        ("before", ["hidden1_dense", "hidden1_norm", "hidden1"]),
+        ("after", ["hidden1_dense", "hidden1", "hidden1_norm"]),
+    ],
+)
+@pytest.mark.parametrize("bias", [False, True])
+def test_batch_norm_stands_where_it_is_put(place: str, names: list[str], bias: bool) -> None:
+    network = Network(hidden_layers=1, units=8, norm_place=place, norm_bias=bias, norm_momentum=0.9)
+    trunk = build_trunk(network, 6, 1)
+    assert [layer.name for layer in trunk.layers[1:]] == names
+    assert trunk.get_layer("hidden1_norm").momentum == 0.9
+    # After the activation nothing takes the place of a bias.
+    assert trunk.get_layer("hidden1_dense").use_bias == (bias or place == "after")
+
+
+def test_logits_may_be_normalised_before_the_softmax() -> None:
+    network = PLAIN.model_copy(update={"norm_head": True})
+    model = build_classifier(build_trunk(network, 6, 1), 4, 1, network)
+    assert [layer.name for layer in model.layers[-3:]] == ["head", "head_norm", "head_answers"]
+    np.testing.assert_allclose(model(draw_rows(5)).numpy().sum(axis=1), 1, rtol=1e-6)
+
+
+def test_one_head_a_class_has_probabilities_of_its_own_and_their_loss() -> None:
+    network = PLAIN.model_copy(update={"outputs": "sigmoid"})
+    answers = build_classifier(build_trunk(network, 6, 1), 4, 1, network)(draw_rows(3))
+    labels = np.array([0, 3, 1])
+    targets = np.eye(4)[labels]
+    p = answers.numpy()
+    expected = -(targets * np.log(p) + (1 - targets) * np.log(1 - p)).mean(axis=1)
+    loss = choose_loss(network)
+    assert callable(loss)
+    np.testing.assert_allclose(loss(labels, answers).numpy(), expected, rtol=1e-5)
+
+
+def test_penalties_and_norms_are_on_every_kernel_they_are_meant_for() -> None:
+    network = PLAIN.model_copy(update={"l1": 0.1, "l2": 0.2, "max_norm": 1.0, "max_norm_axis": 1})
+    model = build_classifier(build_trunk(network, 6, 1), 4, 1, network)
+    kernels = [model.get_layer(f"{name}_dense").kernel for name in PLAIN.layer_names]
+    kernels.append(model.get_layer("head").kernel)
+    penalty = sum(0.1 * np.abs(k).sum() + 0.2 * (k.numpy() ** 2).sum() for k in kernels)
+    assert float(sum(model.losses)) == pytest.approx(float(penalty), rel=1e-5)
+    limits = [layer.kernel_constraint for layer in model.layers if hasattr(layer, "kernel")]
+    assert [limit and (limit.max_value, limit.axis) for limit in limits] == [(1, 1), (1, 1), None]
+
+
+def test_dropout_is_where_and_as_strong_as_asked_for() -> None:
+    network = PLAIN.model_copy(
+        update={"input_dropout": 0.1, "dropouts": (0.2, 0.0), "alpha_dropout": 0.3}
+    )
+    model = build_classifier(build_trunk(network, 6, 1), 4, 1, network)
+    rates = {layer.name: layer.rate for layer in model.layers if hasattr(layer, "rate")}
+    assert rates == {"pixels_dropout": 0.1, "hidden1_dropout": 0.2, "head_dropout": 0.3}
+    assert isinstance(model.get_layer("head_dropout"), keras.layers.AlphaDropout)
+
+
+def test_the_slope_of_a_leaky_relu_is_the_one_asked_for() -> None:
+    network = PLAIN.model_copy(update={"activation": "leaky_relu", "slope": 0.01})
+    layer = build_trunk(network, 6, 1).get_layer("hidden1")
+    np.testing.assert_allclose(layer(np.array([-2.0, 3.0])).numpy(), [-0.02, 3.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("initializer", "deviation"), [("truncated_normal", 0.88 / 2), ("he_normal", 0.1 / 2)]
+)
+def test_initial_weights_are_scaled(initializer: str, deviation: float) -> None:
+    # Cut off at two deviations a normal has 0.88 of its deviation.
+    network = Network(widths=(300,), batch_norm=False, initializer=initializer, initial_scale=0.5)
+    kernel = build_trunk(network, 200, 1).get_weights()[0]
+    assert kernel.std() == pytest.approx(deviation, rel=0.02)
+
+
+def test_a_trunk_above_some_layers_reads_their_activations() -> None:
+    whole = build_trunk(PLAIN, 6, 1)
+    upper = build_trunk(PLAIN, 5, 1, above=1)
+    upper.get_layer("hidden2_dense").set_weights(whole.get_layer("hidden2_dense").get_weights())
+    rows = draw_rows(4)
+    activations, expected = cut_trunk(whole, ["hidden1", "hidden2"])(rows)
+    np.testing.assert_array_equal(upper(activations).numpy(), expected.numpy())
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"filters": (2,), "batch_norm": True},
+        {"inputs": "standardized", "alpha_dropout": 0.2},
+        {"activation": "leaky_relu", "norm_head": True, "max_norm": 1.0, "l1": 0.1},
+    ],
+)
+def test_every_option_survives_saving_in_safe_mode(tmp_path: Path, changed: dict) -> None:
+    network = PLAIN.model_copy(update=changed)
+    rows = np.random.default_rng(0).normal(size=(5, 9)).astype(np.float32)
+    model = build_classifier(build_trunk(network, 9, 1, measure_pixels(rows)), 4, 1, network)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    np.testing.assert_array_equal(loaded(rows).numpy(), model(rows).numpy())

@@ -601,3 +601,88 @@ def test_mixed_precision_trains_to_about_the_same_accuracy() -> None:
         assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
     assert accuracies[0] > 0.8
     assert accuracies[1] == pytest.approx(accuracies[0], abs=0.03)
+
+
+# --- Where training ends, in which order, with which weights ---
+
+
+def test_the_last_weights_are_kept_if_asked_for() -> None:
+    settings = SETTINGS.model_copy(update={"max_epochs": 6, "learning_rate": 0.5})
+    best, last, cut_short = build(), build(), build()
+    history = train(best, *TRAIN, settings=settings).history["val_loss"]
+    place = history.index(min(history)) + 1
+    assert place < 6
+    train(last, *TRAIN, settings=settings.model_copy(update={"keep": "last"}))
+    train(cut_short, *TRAIN, settings=settings.model_copy(update={"max_epochs": place}))
+    assert_same(best, cut_short)
+    assert not np.array_equal(best.get_weights()[0], last.get_weights()[0])
+
+
+@pytest.mark.parametrize("block_rows", [0, 16])
+@pytest.mark.parametrize(("steps", "epochs"), [(4, 1), (6, 2), (7, 2), (8, 2), (9, 3)])
+def test_training_stops_after_so_many_steps(steps: int, epochs: int, block_rows: int) -> None:
+    settings = SETTINGS.model_copy(update={"max_steps": steps, "max_epochs": 100, "patience": 100})
+    counted = build_optimizer(settings.over(50))
+    history = train(
+        build(), *TRAIN, settings=settings, optimizer=counted, block_rows=block_rows
+    ).history
+    assert int(counted.iterations) == steps
+    assert len(history["loss"]) == epochs
+    # The means are over the rows trained on, of which the last epoch may have fewer.
+    assert 0 < history["loss"][-1] < 3
+
+
+def test_a_schedule_over_all_steps_ends_with_the_last_one() -> None:
+    settings = Training(schedule="cosine", batch_size=16, max_steps=6, learning_rate=0.1)
+    assert settings.over(50).decay_steps == 6
+    assert settings.over(50).max_epochs == 2
+    assert settings.model_copy(update={"max_epochs": 1}).over(50).max_epochs == 1
+
+
+def test_rows_may_come_as_they_lie() -> None:
+    settings = SETTINGS.model_copy(update={"order": "sequential", "max_epochs": 2})
+    first, second = build(), build()
+    train(first, *TRAIN, settings=settings)
+    fit(second, *TRAIN, settings=settings, validation=VALIDATION, seed=99)
+    assert_same([w for w in first.get_weights()], [w for w in second.get_weights()])
+    blocks = build()
+    train(blocks, *TRAIN, settings=settings, block_rows=16)
+    for one, other in zip(first.get_weights(), blocks.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_fall_too_small_counts_as_none() -> None:
+    settings = SETTINGS.model_copy(update={"patience": 1, "max_epochs": 50, "learning_rate": 1e-6})
+    patient = train(build(), *TRAIN, settings=settings).history
+    strict = train(build(), *TRAIN, settings=settings.model_copy(update={"min_delta": 0.1})).history
+    assert len(strict["loss"]) == 3
+    assert len(patient["loss"]) > 3
+
+
+def test_gradients_are_clipped_by_value() -> None:
+    settings = Training(optimizer="sgd", learning_rate=1.0, batch_size=50, max_epochs=1)
+    model, clipped = build(), build()
+    before = [w.copy() for w in model.get_weights()]
+    train(model, *TRAIN, settings=settings)
+    train(clipped, *TRAIN, settings=settings.model_copy(update={"clip_value": 0.01}))
+    moves = [b - a for a, b in zip(before, model.get_weights(), strict=True)]
+    expected = [np.clip(move, -0.01, 0.01) for move in moves]
+    assert max(np.abs(move).max() for move in moves) > 0.01
+    for start, move, weights in zip(before, expected, clipped.get_weights(), strict=True):
+        np.testing.assert_allclose(weights - start, move, atol=1e-6)
+
+
+def test_a_run_of_convolutions_resumed_ends_bit_identical() -> None:
+    network = Network(filters=(3, 4), widths=(5,), activation="relu")
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(40, 36)).astype(np.float32), random.integers(0, CLASSES, 40)
+    settings = Training(batch_size=16, max_epochs=4)
+    states: list[State] = []
+
+    def run(**more: Any) -> Any:
+        model = build_classifier(build_trunk(network, 36, 1), CLASSES, 1, network)
+        fit(model, *rows, settings=settings, validation=rows, seed=7, **more)
+        return model
+
+    undisturbed = run(on_epoch=states.append)
+    assert_same(run(saved=states[1]), undisturbed)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from models.config import Network, Transfer
-from models.networks import build_classifier, build_trunk
+from models.networks import build_classifier, build_trunk, cut_trunk
+from models.programs import predict
 from models.strategies import make_strategy
 from models.transfer import build_network, freeze_below, layer_rules
 
@@ -91,3 +92,44 @@ def test_each_layer_learns_slower_than_the_one_above(pretrained):
 
 def test_without_decay_and_anchor_there_are_no_rules(pretrained):
     assert layer_rules(build("full", pretrained), rate_decay=1.0, anchor=0.0) == {}
+
+
+def reuse(**changed):
+    strategy = make_strategy("full", Transfer(), 3)
+    return strategy.model_copy(update=changed)
+
+
+def same(first, second, layer):
+    return np.array_equal(
+        first.get_layer(layer).get_weights()[0], second.get_layer(layer).get_weights()[0]
+    )
+
+
+def test_as_many_of_the_lowest_layers_are_copied_as_asked_for(pretrained):
+    model = build_network(reuse(reused=2), pretrained, NETWORK, ROWS, 3, 5)
+    copied = [same(model, pretrained, f"hidden{level}_dense") for level in (1, 2, 3)]
+    assert copied == [True, True, False]
+    assert not same(model, pretrained, "head")
+
+
+def test_a_head_is_copied_only_if_asked_for(pretrained):
+    classes = pretrained.output_shape[1]
+    model = build_network(reuse(head=True), pretrained, NETWORK, ROWS, classes, 5)
+    assert same(model, pretrained, "head")
+
+
+def test_layers_above_a_cut_are_copied_and_read_its_activations(pretrained):
+    activations = predict(cut_trunk(pretrained, ["hidden2"]), ROWS)
+    model = build_network(reuse(above=2), pretrained, NETWORK, activations, 3, 5)
+    assert same(model, pretrained, "hidden3_dense")
+    assert model.input_shape == (None, 4)
+
+
+def test_convolutions_are_trained_only_with_all_hidden_layers():
+    network = Network(filters=(2,), widths=(4, 4), batch_norm=False)
+    model = build_classifier(build_trunk(network, 9, 1), 3, 1)
+    freeze_below(model, 1)
+    trained = {layer.name for layer in model.layers if layer.trainable_weights}
+    assert trained == {"hidden2_dense", "head"}
+    freeze_below(model, 2)
+    assert model.get_layer("conv1_maps").trainable_weights

@@ -582,6 +582,9 @@ Edit = tuple[str, str, set[str]]  # Module, its new text, names of the definitio
 
 def label_of(statement: ast.stmt) -> set[str]:
     match statement:
+        # What a library's decorator makes of a function, it makes when the module is imported.
+        case ast.FunctionDef(name=name, decorator_list=[by]) if "tf." in ast.unparse(by):
+            return {name, "top level"}
         case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
             return {name}
         case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
