@@ -129,7 +129,7 @@ def _figures(store: Store, drawn: Ref) -> Iterator[Figure]:
             drawing = _inline(svg.decode(), told["name"])
         except (DamagedEntry, StoreError):
             drawing = None
-        yield Figure(told["name"], told["title"], told["alt"], drawing)
+        yield Figure(told["name"], told["title"], told.get("alt", told["title"]), drawing)
 
 
 def _inline(svg: str, name: str) -> Markup:

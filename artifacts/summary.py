@@ -210,7 +210,8 @@ def _images(cell: Mapping[str, Any]) -> str:
 def _search(search: Mapping[str, Any]) -> Summary:
     """The candidates of a search, best first."""
     candidates = search["candidates"]
-    title = f"{len(candidates)} candidates, accuracy in % on held-out images (of the folds)"
+    count = len(candidates)
+    title = f"{count} candidates, accuracy in % on held-out images (lowest to highest fold)"
     if search["failed"]:
         title += f"; {search['failed']} failed"
     return Summary("search", title, [_candidate(row) for row in candidates], brief=10)
@@ -218,7 +219,9 @@ def _search(search: Mapping[str, Any]) -> Summary:
 
 def _candidate(row: Mapping[str, Any]) -> dict[str, str]:
     settings = {name.replace("_", " "): str(value) for name, value in row["settings"].items()}
-    accuracy = row["failure"] or f"{percent(row['accuracy'])} ({interval(row)})"
+    # Such as "fold2: training diverged"; the table of the candidates has all of it.
+    fold, _, reason = row["failure"].partition(":")
+    accuracy = f"failed in {fold}" if reason else f"{percent(row['accuracy'])} ({interval(row)})"
     return {"Trial": str(row["number"]), "accuracy": accuracy, **settings}
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import IO, Any, Literal
@@ -219,8 +220,11 @@ def summary_table(summary: Summary, width: int) -> Table:
     )
     columns = summary.columns(roomy=width >= WIDE)
     for column in columns:
+        widest = max(len(row.get(column, "")) for row in summary.rows)
+        # A long name over short figures would take the room that other columns need.
+        title = textwrap.fill(column, max(widest, 1), break_long_words=False)
         justify: Literal["left", "right"] = "left" if column == columns[0] else "right"
-        table.add_column(column, justify=justify, overflow="fold")
+        table.add_column(title, justify=justify, overflow="fold")
     for row in summary.rows[: summary.brief]:
         table.add_row(*(row.get(column, "") for column in columns))
     return table

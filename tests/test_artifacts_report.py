@@ -108,7 +108,11 @@ def store(tmp_path):
 def test_the_page_shows_what_many_trainings_gave_together(store):
     candidate = {"number": 1, "accuracy": 0.98, "low": 0.97, "high": 0.99, "failure": ""}
     good = {**candidate, "settings": {"learning_rate": 0.01}}
-    bad = {"number": 2, "failure": EVIL, "settings": {"learning_rate": 9.0, "dropout": 0.5}}
+    bad = {
+        "number": 2,
+        "failure": f"{EVIL}: nan",
+        "settings": {"learning_rate": 9.0, "dropout": 0.5},
+    }
     ref = commit(store, "rank", {"candidates": [good, bad], "failed": 1})
     stage = StageRecord(name="rank", state="ran", key=ref.key, digest=ref.digest, seconds=1)
     html = render(store, RunRecord(run="r", started="2026-11-22T00:00:00", stages=(stage,)))

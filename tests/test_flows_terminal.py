@@ -150,6 +150,16 @@ def test_a_summary_leaves_out_what_there_is_no_room_for(columns, shown):
     assert ("seconds" in capture.get()) is shown
 
 
+def test_a_long_name_over_short_figures_takes_no_room():
+    row = {"Trial": "10", "accuracy": "98.5 (98.0 to 99.0)", "activation": "leaky_relu:0.01"}
+    more = {"batch size": "500", "learning rate": "0.01", "norm momentum": "0.999", "units": "160"}
+    console = screen(80, no_color=True)
+    with console.capture() as capture:
+        console.print(summary_table(Summary("search", "10 candidates", [{**row, **more}]), 80))
+    assert "leaky_relu:0.01" in capture.get()
+    assert "98.5 (98.0 to 99.0)" in capture.get()
+
+
 def test_a_dataset_says_how_much_was_left_out_and_that_it_is_a_stand_in():
     metrics = {"train_rows": 9, "test_rows": 2, "skipped": {"unreadable": 3, "duplicates": 1}}
     assert result_of("load-dataset", {**metrics, "note": ""}) == "9 + 2 images, 4 left out"
