@@ -8,6 +8,7 @@ import pytest
 
 from flows.selection import read_graph
 from models.config import Config
+from models.recipe import load_recipes
 from models.strategies import BASELINES, describe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,8 +46,15 @@ def test_the_results_tables_have_every_result():
     titles = [describe(name, config.transfer) for name in config.transfer.strategies]
     baselines = [describe(name, config.transfer) for name in BASELINES]
     heads = [f"head on {layer}" for layer in config.cuts]
-    shown = re.findall(r"^\| (.+?) \| \d", README, re.MULTILINE)
+    results = README[: README.index("<!-- reproduce: begin -->")]
+    shown = re.findall(r"^\| (.+?) \| \d", results, re.MULTILINE)
     assert shown == ["pretrained", *heads, *titles, *baselines, "pretrained", *heads, *baselines]
+
+
+def test_the_table_of_recipes_hides_none():
+    table = README.partition("<!-- reproduce: begin -->")[2].partition("<!-- reproduce: end -->")[0]
+    rows = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if "|" in line]
+    assert list(dict.fromkeys(rows[2:])) == [recipe.id for recipe in load_recipes()]
 
 
 @pytest.mark.slow
