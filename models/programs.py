@@ -1,6 +1,6 @@
 """The compiled programs: an epoch of training and validation, and prediction.
 
-Each is one XLA program, or with convolutions one plain graph. Equal models share
+Each is one XLA program, or one plain graph where that is quicker. Equal models share
 one, so a second fold or seed compiles nothing.
 """
 
@@ -46,7 +46,7 @@ class Program:
         self._batch_size = batch_size
         self._tuning = tuning
         self._variables = [*model.variables, *optimizer.variables, *tuning.variables]
-        xla = suits_xla(model)
+        xla = suits_xla(model, training=True)
         self._epoch = Compiled(self._train_and_validate, xla)
         self._train_block = Compiled(self._train_rows, xla)
         self._validate_block = Compiled(self._validate_rows, xla)
@@ -272,13 +272,32 @@ def predict_blocks(
 # Keeps the last models alive; a handful are in use at a time.
 @lru_cache(maxsize=8)
 def _compile_forward(model: keras.Model) -> "Compiled":
-    return Compiled(lambda rows: model(rows, training=False), suits_xla(model))
+    return Compiled(lambda rows: model(rows, training=False), suits_xla(model, training=False))
 
 
-def suits_xla(model: keras.Model) -> bool:
-    """Whether XLA makes a model quicker: on a CPU its convolutions take eight times as long."""
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    return on_gpu or not any(isinstance(layer, keras.layers.Conv2D) for layer in model.layers)
+# On a CPU XLA's convolutions take eight times as long as TensorFlow's. Into what comes after it,
+# XLA works the drawing of a dropout's random numbers again and again: up to twenty times as long.
+_SLOW_IN_XLA = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+_SLOW_IN_TRAINING = (
+    keras.layers.Dropout,
+    keras.layers.AlphaDropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+)
+
+
+def suits_xla(model: keras.Model, training: bool) -> bool:
+    """Whether XLA makes a model quicker on this machine.
+
+    Args:
+        model: Any model.
+        training: Whether it is trained, or only asked.
+    """
+    slow = _SLOW_IN_XLA + (_SLOW_IN_TRAINING if training else ())
+    if tf.config.list_physical_devices("GPU"):
+        return True
+    # Layers may lie inside layers.
+    return not any(isinstance(layer, slow) for layer in model._flatten_layers())  # noqa: SLF001
 
 
 class Compiled:
