@@ -137,6 +137,7 @@ def _seed_where_the_last_is_poor():
     )
 
 
+@pytest.mark.slow
 def test_a_search_ends_to_the_same_bits(finished, tmp_path):
     _, called = finished
     again = run(Store(tmp_path / "another"))
@@ -160,6 +161,7 @@ def test_a_killed_candidate_goes_on_where_it_stopped(finished, tmp_path):
     assert again.refs["measure"].digest == called.refs["measure"].digest
 
 
+@pytest.mark.slow
 def test_a_candidate_that_diverges_is_ranked_last_and_said(finished):
     store, called = finished
     wild = ("search.learning_rates=0.01,1e30", "search.units=5", "network.batch_norm=true")
@@ -174,6 +176,7 @@ def test_a_candidate_that_diverges_is_ranked_last_and_said(finished):
     assert summary.rows[1]["accuracy"] == "failed in fold1"
 
 
+@pytest.mark.slow
 def test_a_search_whose_candidates_all_diverge_says_what_to_do(finished):
     store, _ = finished
     with pytest.raises(StageError, match="all 2 candidates failed.*search.learning_rates"):

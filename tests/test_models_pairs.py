@@ -198,6 +198,7 @@ def test_training_is_drawn_from_the_seed_and_goes_on_to_the_same_bits():
     assert_same_weights(whole, resumed)
 
 
+@pytest.mark.slow
 def test_pairs_read_block_by_block_are_those_of_the_epoch():
     seen = []
 
