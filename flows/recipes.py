@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from artifacts.reference import Ref
 from flows.pipeline import Runner
@@ -20,7 +21,7 @@ from tasks.load_dataset import load_dataset
 from tasks.pretrain import pretrain
 from tasks.pretrain_pairs import pretrain_pairs
 from tasks.split import split_images
-from tasks.stage import Untracked
+from tasks.stage import Stage, Untracked
 from tasks.time_caching import time_caching
 from tasks.train import train
 
@@ -120,8 +121,7 @@ class Reproduction:
     def _train_anew(self, recipe: Recipe, seed: int) -> Trained:
         run = self.config.run.model_copy(update={"seed": seed})
         if recipe.kind == "search":
-            dataset, split = self._load(recipe), self._split(recipe)
-            return Trained(find_best(self._searched(recipe, run), dataset, split, self.call), None)
+            return Trained(self._search(recipe, run), None)
         if recipe.kind == "pairs":
             return Trained(self._pair(recipe, run), None)
         if not recipe.start:
@@ -163,6 +163,13 @@ class Reproduction:
             pairs=recipe.pairs,
             run=run,
         )
+
+    def _search(self, recipe: Recipe, run: Run) -> Ref:
+        def call(stage: Stage, /, **arguments: Any) -> Ref:
+            return self.call(stage.named(recipe.id), **arguments)
+
+        settings = self._searched(recipe, run)
+        return find_best(settings, self._load(recipe), self._split(recipe), call)
 
     def _searched(self, recipe: Recipe, run: Run) -> Config:
         """The settings of a search: what the recipe says, laid over the defaults."""

@@ -7,7 +7,7 @@ from statistics import mean, median
 
 from models.recipe import Recipe
 
-NOT_COMPARABLE = "not comparable"
+NOT_COMPARABLE = "not comparable: a stand-in for the images"
 NOT_RUN = "not run"
 DRAWN = "drawn in the report"
 
@@ -65,7 +65,7 @@ def give_verdict(recipe: Recipe, compared: Comparison, note: str) -> str:
             document's.
     """
     if note:
-        return f"{NOT_COMPARABLE}: {note}"
+        return NOT_COMPARABLE
     if compared.printed is None:
         return "asked, not printed"
     if compared.reproduced:

@@ -97,7 +97,9 @@ def test_reproducing_gives_each_recipe_a_verdict_and_then_costs_nothing(headstar
     (entry,) = command.store.glob("compare/*")
     verdicts = {
         row["recipe"]: row["verdict"]
-        for row in json.loads((entry / "manifest.json").read_text())["manifest"]["ref"]["metrics"]["rows"]
+        for row in json.loads((entry / "manifest.json").read_text())["manifest"]["ref"]["metrics"][
+            "rows"
+        ]
     }
     assert verdicts["002-elu"] == "drawn in the report"
     assert verdicts["transfer-pixels"] == "asked, not printed"

@@ -44,4 +44,4 @@ def test_verdicts_in_words():
     assert give_verdict(told, far, "") == "differs: another seed"
     assert give_verdict(RECIPE, compare_figures([], [0.9], 10), "") == "asked, not printed"
     # However near: other images are other images.
-    assert give_verdict(RECIPE, near, "a stand-in") == "not comparable: a stand-in"
+    assert give_verdict(RECIPE, near, "a stand-in").startswith("not comparable")
