@@ -158,6 +158,7 @@ class Summary:
             name, has it first too for its capital.
         brief: Rows that are enough at a glance.
         essential: Columns that are enough where there is no room for more; empty is all.
+        words: Columns of texts that may take several lines; all but the first hold figures else.
     """
 
     key: str
@@ -165,6 +166,7 @@ class Summary:
     rows: Sequence[Mapping[str, str]]
     brief: int = 100
     essential: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
     def columns(self, roomy: bool = True) -> list[str]:
         """Names of the columns, or of the essential ones."""
@@ -242,10 +244,11 @@ def _reproduction(compared: Mapping[str, Any]) -> Summary:
     verdicts = [row["verdict"].partition(":")[0] for row in rows]
     counts = ", ".join(f"{verdicts.count(name)} {name}" for name in dict.fromkeys(verdicts))
     title = f"printed figures and ours, accuracy in % (lowest to highest, seeds): {counts}"
-    shown = [name for name in RECIPE_COLUMNS if name not in ("recipe", "what")]
+    shown = [name for name in RECIPE_COLUMNS if name != "recipe"]
     told = [{"Recipe": row["recipe"], **{name: row[name] for name in shown}} for row in rows]
     essential = ("Recipe", "printed", "ours", "verdict")
-    return Summary("reproduction", title, told, essential=essential)
+    words = ("what", "accuracy", "printed", "verdict")
+    return Summary("reproduction", title, told, essential=essential, words=words)
 
 
 def _answers(answered: Mapping[str, Any]) -> Summary:
@@ -260,4 +263,4 @@ def _answers(answered: Mapping[str, Any]) -> Summary:
         }
         for answer in answered["answers"]
     ]
-    return Summary("answers", "the documents' questions", rows)
+    return Summary("answers", "the documents' questions", rows, words=("answer", "measured"))

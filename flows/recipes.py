@@ -133,6 +133,7 @@ class Reproduction:
                 pretrain=recipe.training,
                 augmentation=None,
                 run=run,
+                trunk=None,
             )
             return Trained(network, None)
         return self._train_on(recipe, recipe.start.recipe, run)

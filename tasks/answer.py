@@ -208,7 +208,7 @@ def _draw(found: Mapping[str, Found]) -> Iterator[tuple[str, str, "Figure"]]:
     curves = {
         "sigmoid": sigmoid,
         "ReLU": np.maximum(x, 0),
-        "leaky ReLU, slope 0.05": np.where(x > 0, x, 0.05 * x),
+        "leaky ReLU": np.where(x > 0, x, 0.05 * x),
         "ELU": np.where(x > 0, x, np.exp(np.minimum(x, 0)) - 1),
         "SELU": 1.0507 * np.where(x > 0, x, 1.6733 * (np.exp(np.minimum(x, 0)) - 1)),
     }

@@ -26,7 +26,7 @@ def pretrain(
     pretrain: Pretrain,
     augmentation: Augmentation | None,
     run: Run,
-    trunk: Ref | None = None,
+    trunk: Ref | None,
 ) -> dict[str, Any]:
     """Trains the trunk on the source classes, or a head alone on a trunk trained on pairs."""
     return train_trunk(work, dataset, split, network, pretrain, augmentation, run, trunk)

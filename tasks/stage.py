@@ -264,14 +264,20 @@ def stage(
 
     Raises:
         TypeError: If the function is made inside another one: what it closes over cannot be seen
-            in its code, so two different functions could share a key.
+            in its code, so two different functions could share a key. If an argument has a
+            default: Prefect fills it in, the plan does not, and their keys would differ.
     """
 
     def declare(function: Callable[..., dict[str, Any]]) -> Stage:
         if not function.__qualname__.isidentifier() or function.__closure__:
             msg = f"stage {name!r}: {function.__qualname__} must be defined at the top of a module"
             raise TypeError(msg)
-        return Stage(function, name, label, libraries)
+        made = Stage(function, name, label, libraries)
+        defaulted = [p.name for p in made.parameters if p.default is not p.empty]
+        if defaulted:
+            msg = f"stage {name!r}: {', '.join(defaulted)} must be given by whoever calls it"
+            raise TypeError(msg)
+        return made
 
     return declare
 

@@ -108,6 +108,7 @@ def test_reproducing_gives_each_recipe_a_verdict_and_then_costs_nothing(headstar
 
     again = command.json("reproduce", *wanted, "--seeds", "1")
     assert {stage["state"] for stage in again["stages"]} == {"cached"}
+    assert not again["recorded"]
     further = command.json("reproduce", *wanted, "--seeds", "2")
     ran = [stage["name"] for stage in further["stages"] if stage["state"] == "ran"]
     assert ran.count("pretrain-transfer-base") == 1
