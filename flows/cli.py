@@ -18,7 +18,7 @@ from rich.table import Table
 
 from artifacts.garbage import describe_size
 from artifacts.inbox import InboxError
-from artifacts.store import StoreError
+from artifacts.store import Store, StoreError
 from flows import champion_commands, dataset_commands, nightly_commands, records, server
 from flows.grid import study as run_cells
 from flows.options import (
@@ -44,7 +44,7 @@ from flows.running import run as run_pipeline
 from flows.selection import Rerun
 from flows.terminal import NARROW, Screen, mute
 from flows.trials import search as run_trials
-from models.config import ConfigError, to_toml
+from models.config import Config, ConfigError, to_toml
 from models.images import DatasetError
 from models.recipe import load_recipes
 
@@ -150,11 +150,7 @@ def study(
     settings = _config(config, set_, None, tiny, preset)
     output = Output(as_json=as_json, quiet=quiet)
     program = Program(run_cells, "flows.study:run_study", settings.study.labels)
-    if dry_run:
-        show_plan(settings, Rerun(), _store(store), output, program)
-    else:
-        run_pipeline(settings, Rerun(), _store(store), output, record=False, program=program)
-    return DONE
+    return _run_or_plan(settings, _store(store), output, program, dry_run)
 
 
 @app.command
@@ -179,11 +175,7 @@ def search(
     settings = _config(config, set_, seed, tiny, preset)
     output = Output(as_json=as_json, quiet=quiet)
     program = Program(run_trials, "flows.search:run_search")
-    if dry_run:
-        show_plan(settings, Rerun(), _store(store), output, program)
-    else:
-        run_pipeline(settings, Rerun(), _store(store), output, record=False, program=program)
-    return DONE
+    return _run_or_plan(settings, _store(store), output, program, dry_run)
 
 
 @app.command
@@ -210,11 +202,7 @@ def reproduce(
     load_recipes(settings.reproduce.recipes)
     output = Output(as_json=as_json, quiet=quiet)
     program = Program(run_recipes, "flows.reproduce:run_reproduction")
-    if dry_run:
-        show_plan(settings, Rerun(), _store(store), output, program)
-    else:
-        run_pipeline(settings, Rerun(), _store(store), output, record=False, program=program)
-    return DONE
+    return _run_or_plan(settings, _store(store), output, program, dry_run)
 
 
 @app.command
@@ -394,6 +382,16 @@ def gc(
         sys.stdout.write(f"{name}: {describe_size(size)}\n")
     verb = "would free" if dry_run else "freed"
     sys.stdout.write(f"{verb} {describe_size(total)}\n")
+    return DONE
+
+
+def _run_or_plan(
+    settings: Config, store: Store, output: Output, program: Program, dry_run: bool
+) -> int:
+    if dry_run:
+        show_plan(settings, Rerun(), store, output, program)
+    else:
+        run_pipeline(settings, Rerun(), store, output, record=False, program=program)
     return DONE
 
 
