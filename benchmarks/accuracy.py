@@ -8,7 +8,7 @@ seed costs only itself.
 import json
 import subprocess
 import sys
-from statistics import mean
+from statistics import median
 from typing import Any
 
 from models.intervals import mean_interval
@@ -26,14 +26,14 @@ def run_seed(seed: int, options: list[str]) -> Results:
 
 
 def main(seeds: int, options: list[str]) -> None:
-    """Prints a row for each result: mean, lowest, highest, and errors removed, in percent."""
+    """Prints a row for each result: lowest, median, highest, and errors removed, in percent."""
     runs = [run_seed(seed, options) for seed in range(seeds)]
     print(f"Test accuracy in percent over seeds 0 to {seeds - 1}:\n")
-    print("| | mean | lowest | highest | % fewer errors than the better baseline | published |")
+    print("| | lowest | median | highest | % fewer errors than the better baseline | published |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, first in runs[0].items():
         accuracies = sorted(100 * run[name]["accuracy"] for run in runs)
-        cells = [mean(accuracies), accuracies[0], accuracies[-1]]
+        cells = [accuracies[0], median(accuracies), accuracies[-1]]
         low, high = (first.get(f"published_{end}") for end in ("low", "high"))
         published = f"{100 * low:.1f} to {100 * high:.1f}" if low else ""
         removed = "" if name in ("pretrained", *BASELINES) else describe_gain(runs, name)
@@ -46,8 +46,8 @@ def describe_gain(runs: list[Results], name: str) -> str:
     for run in runs:
         best = max(run[baseline]["accuracy"] for baseline in BASELINES)
         gains.append((run[name]["accuracy"] - best) / (1 - best))
-    centre, low, high = (100 * value for value in mean_interval(gains, 0.95))
-    return f"{centre:.0f} ({low:.0f} to {high:.0f})"
+    mean, low, high = (100 * value for value in mean_interval(gains, 0.95))
+    return f"{mean:.0f} ({low:.0f} to {high:.0f})"
 
 
 if __name__ == "__main__":
