@@ -19,7 +19,7 @@ from models.config import HeadTraining
 from models.feeding import Array, draw_order
 from models.networks import build_head, draw_head_kernels
 from models.optimizers import choose_rate, start_slots, update
-from models.programs import Compiled
+from models.programs import Compiled, is_on_gpu
 
 # As many heads as one core's cache holds with their moments and batches, at 100 units.
 TILE = 64
@@ -337,7 +337,8 @@ def _compile_epoch(settings: HeadTraining, dropout: bool, ragged: bool) -> Compi
     def train_and_validate(*arguments: Any) -> Any:
         return _train_and_validate(settings, dropout, ragged, *arguments)
 
-    return Compiled(train_and_validate)
+    # Where ``fit`` does without XLA: that draws other numbers from the same seed.
+    return Compiled(train_and_validate, xla=is_on_gpu() or not dropout)
 
 
 def _train_and_validate(

@@ -286,6 +286,11 @@ _SLOW_IN_TRAINING = (
 )
 
 
+def is_on_gpu() -> bool:
+    """Whether TensorFlow computes on a GPU."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def suits_xla(model: keras.Model, training: bool) -> bool:
     """Whether XLA makes a model quicker on this machine.
 
@@ -294,10 +299,8 @@ def suits_xla(model: keras.Model, training: bool) -> bool:
         training: Whether it is trained, or only asked.
     """
     slow = _SLOW_IN_XLA + (_SLOW_IN_TRAINING if training else ())
-    if tf.config.list_physical_devices("GPU"):
-        return True
     # Layers may lie inside layers.
-    return not any(isinstance(layer, slow) for layer in model._flatten_layers())  # noqa: SLF001
+    return is_on_gpu() or not any(isinstance(layer, slow) for layer in model._flatten_layers())  # noqa: SLF001
 
 
 class Compiled:
