@@ -6,14 +6,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# How often a server that is busy is asked.
+TRIES = 10
 
 # A shell that runs the tests in the background has them, and so all they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -61,8 +66,16 @@ class Headstart:
             data=json.dumps(body).encode() if body else None,
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - http only
-            return json.load(answer)
+        for _ in range(TRIES):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - http only
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                # Its database is locked for a moment; Prefect's own client asks again too.
+                if error.code != HTTPStatus.SERVICE_UNAVAILABLE:
+                    raise
+                time.sleep(1)
+        pytest.fail(f"{address} has been unavailable {TRIES} times")
 
     def with_store(self, store: Path) -> "Headstart":
         """The same command and Prefect home with another store."""
