@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from models.config import Run
+
 ROOT = Path(__file__).resolve().parent.parent
 # How often a server that is busy is asked.
 TRIES = 10
@@ -23,6 +25,14 @@ TRIES = 10
 # A shell that runs the tests in the background has them, and so all they start, ignore Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Has TensorFlow start with the threads that stages ask for, whichever test starts it."""
+    if "tensorflow" in sys.modules:
+        from models.runtime import use_threads
+
+        use_threads(Run().threads)
 
 
 class Headstart:

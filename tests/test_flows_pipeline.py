@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from artifacts.files import unpack_arrays
 from artifacts.reference import Ref
@@ -40,10 +39,7 @@ SETTINGS = (
 
 
 def make_config() -> Config:
-    config = load_config(overrides=SETTINGS, tiny=True)
-    # However many TensorFlow was started with in this process.
-    threads = tf.config.threading.get_intra_op_parallelism_threads()
-    return config.model_copy(update={"run": config.run.model_copy(update={"threads": threads})})
+    return load_config(overrides=SETTINGS, tiny=True)
 
 
 def run_stage(store: Store, refs: dict[str, Ref], stage: Stage, /, **arguments: Any) -> Ref:
@@ -149,6 +145,7 @@ def test_a_network_for_pairs_is_a_checkpoint_to_train_on_from(done):
         "strategy": make_strategy("probe", config.transfer, depth=2),
         "augmentation": None,
         "run": config.run,
+        "activations": None,
     }
     ref, _ = train.named("probe").run(arguments, store, None)
     pairs, network = (
