@@ -146,7 +146,8 @@ def test_a_deployments_form_shows_the_settings_with_their_descriptions(page, sho
 def test_a_training_stages_progress_is_there_and_ends_at_the_end(page, shown, stage):
     command, address, *_ = shown
     found = command.prefect("artifacts/filter", artifacts={"key": {"any_": [f"progress-{stage}"]}})
-    assert [artifact["data"] for artifact in found] == [100.0]
+    # Other tests' runs may be on the same server.
+    assert {artifact["data"] for artifact in found} == {100.0}
     open_latest(page, address, f"progress-{stage}")
     page.get_by_text(f"{stage}: ran").first.wait_for()
     keep(page, f"progress-{stage}")
