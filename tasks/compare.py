@@ -6,7 +6,7 @@ from typing import Any
 from artifacts.reference import Ref
 from artifacts.summary import RECIPE_COLUMNS, percent, table
 from models.config import Section
-from models.recipe import QUANTITIES, Printed, Recipe
+from models.recipe import QUANTITIES, Quantity, Recipe
 from models.verdicts import DRAWN, NOT_RUN, compare_figures, give_verdict
 from tasks.found import Found, read_found
 from tasks.stage import Work, stage
@@ -50,12 +50,15 @@ def _rows(recipe: Recipe, found: Found | None, reasons: Mapping[str, str]) -> It
         reason = reasons.get(recipe.id)
         yield row | {"verdict": f"{NOT_RUN}: {reason}" if reason else DRAWN}
         return
-    for printed in recipe.printed or (Printed(quantity="test", values=(0,)),):
-        values = [value / 100 for value in printed.values] if recipe.printed else []
-        ours = found.of(printed.quantity)
-        compared = compare_figures(values, ours, found.rows_of(printed.quantity))
+    asked: list[tuple[Quantity, tuple[float, ...]]] = [
+        (printed.quantity, printed.values) for printed in recipe.printed
+    ]
+    for quantity, percents in asked or [("test", ())]:
+        values = [value / 100 for value in percents]
+        ours = found.of(quantity)
+        compared = compare_figures(values, ours, found.rows_of(quantity))
         yield row | {
-            "accuracy": QUANTITIES[printed.quantity],
+            "accuracy": QUANTITIES[quantity],
             "printed": ", ".join(f"{100 * value:.2f}" for value in values),
             "ours": f"{percent(compared.ours)} ({percent(compared.low)} to "
             f"{percent(compared.high)}, {len(ours)})",
