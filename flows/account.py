@@ -15,6 +15,7 @@ from artifacts.store import DamagedEntry, Manifest, Store
 from flows.live import LiveProgress
 from flows.pipeline import Job
 from flows.preflight import Prepared
+from flows.stopping import meant
 from models.config import Config
 from tasks import progress
 from tasks.caching import as_task
@@ -83,9 +84,12 @@ class FlowRun:
                 self._save("running")
                 with live, progress.listening(live):
                     self._heal_and_call()
-            except BaseException as error:
+            except BaseException as raised:
+                error = meant(raised)
                 self._save("failed" if isinstance(error, Exception) else "interrupted", error)
-                raise
+                if error is raised:
+                    raise
+                raise error from raised
             done = self._save("completed")
         self._report(done)
         return done

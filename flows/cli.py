@@ -5,7 +5,6 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted, 143 terminated.
 
 import importlib.metadata
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -42,6 +41,7 @@ from flows.recipes import reproduce as run_recipes
 from flows.running import Output, Program, show_plan
 from flows.running import run as run_pipeline
 from flows.selection import Rerun
+from flows.stopping import Terminated, heed, meant
 from flows.terminal import NARROW, Screen, mute
 from flows.trials import search as run_trials
 from models.config import Config, ConfigError, to_toml
@@ -429,37 +429,35 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Started without standard streams, as some schedulers do, Python has None in their place.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open to the end
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - open to the end
-    signal.signal(signal.SIGTERM, _terminate)
+    heed()
     sys.exit(_run_command(sys.argv[1:] if arguments is None else arguments))
 
 
 def _run_command(arguments: Sequence[str]) -> int:
     try:
         return int(app(arguments, exit_on_error=False, result_action="return_value") or DONE)
-    except (CycloptsError, ConfigError, DatasetError, StoreError, InboxError) as error:
-        return _complain(error, BAD_INPUT)
-    except KeyboardInterrupt:
-        _say(f"interrupted; {GO_ON}")
-        return INTERRUPTED
     except BrokenPipeError:
         mute(sys.stdout)  # Whoever read our output has seen enough.
         return DONE
-    except Exception as error:  # noqa: BLE001 - the last stop before the user
-        return _complain(error, FAILED)
-    except BaseException as error:
-        # While a flow runs, Prefect turns SIGTERM into an exception of its own.
-        if type(error).__name__ not in (Terminated.__name__, "TerminationSignal"):
-            raise
-        _say(f"terminated; {GO_ON}")
-        return TERMINATED
+    except BaseException as error:  # noqa: BLE001 - the last stop before the user
+        return _end(meant(error))
 
 
-class Terminated(BaseException):
-    """Somebody asked this process to end."""
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated
+def _end(error: BaseException) -> int:
+    """Says why a command ended early; gives the exit code."""
+    match error:
+        case CycloptsError() | ConfigError() | DatasetError() | StoreError() | InboxError():
+            return _complain(error, BAD_INPUT)
+        case KeyboardInterrupt():
+            _say(f"interrupted; {GO_ON}")
+            return INTERRUPTED
+        case Exception():
+            return _complain(error, FAILED)
+    # While a flow runs, Prefect turns SIGTERM into an exception of its own.
+    if type(error).__name__ not in (Terminated.__name__, "TerminationSignal"):
+        raise error
+    _say(f"terminated; {GO_ON}")
+    return TERMINATED
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -32,7 +32,8 @@ from tests.faults import SIGNALS, Disk, Fault, Operation, photograph, standing_b
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# All stages in two or three seconds, most of them spent compiling; eight epochs to be killed in.
+# All kinds of stages in a few seconds, most of them spent compiling, which is why nothing is
+# compiled twice that dies in the same ways; eight epochs to be killed in.
 SMALL = (
     "network.hidden_layers=2",
     "network.units=8",
@@ -40,6 +41,9 @@ SMALL = (
     "data.validation_rows=200",
     "data.few_shot=5",
     "pretrain.max_epochs=8",
+    "pretrain.augment=false",
+    "transfer.strategies=full",
+    "transfer.augment=false",
 )
 # Ways in which an operation fails; with a plus, all later ones fail too.
 ERROR_KINDS = ("ENOSPC", "EIO", "torn", "short", "ENOSPC+", "EROFS+")

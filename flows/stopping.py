@@ -1,0 +1,44 @@
+"""Being asked to stop, whatever became of the exception that told it.
+
+A signal becomes an exception wherever the program happens to be, and code in between may make
+another one of it: an interrupt inside one of pydantic's serializers comes out as a ValueError. So
+the signals themselves are noted, by Python's wakeup descriptor, whoever handles them.
+"""
+
+import os
+import signal
+
+# Kept for the life of the process: the reading and the writing end.
+_noted: list[int] = []
+
+
+class Terminated(BaseException):
+    """Somebody asked this process to end."""
+
+
+def heed() -> None:
+    """Notes signals from now on, and takes SIGTERM for an exception; only in the main thread."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if not _noted:
+        _noted.extend(os.pipe())
+        for end in _noted:
+            os.set_blocking(end, False)
+    signal.set_wakeup_fd(_noted[1], warn_on_full_buffer=False)
+
+
+def meant(error: BaseException) -> BaseException:
+    """What an exception stands for: an interrupt if it arose while one was under way."""
+    if isinstance(error, Exception) and _noted:
+        try:
+            numbers = os.read(_noted[0], 4096)
+        except BlockingIOError:
+            return error
+        if signal.SIGINT in numbers:
+            return KeyboardInterrupt()
+        if signal.SIGTERM in numbers:
+            return Terminated()
+    return error
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated

@@ -1,0 +1,38 @@
+import pytest
+
+from flows.stopping import meant
+
+# A signal that arrives inside one of pydantic's serializers comes out as a ValueError.
+HIDDEN = """
+import os, signal
+from pydantic import BaseModel, model_serializer
+from flows import cli
+
+class Settings(BaseModel):
+    @model_serializer
+    def serialize(self):
+        os.kill(os.getpid(), signal.{name})
+        return {{}}
+
+cli._config = lambda *_, **__: Settings().model_dump_json()
+cli.main(["config"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")]
+)
+def test_a_signal_that_became_another_error_is_still_told_as_what_it_was(
+    headstart, name, code, said
+):
+    process = headstart.start_python("-c", HIDDEN.format(name=name))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert err.splitlines() == [
+        f"headstart: {said}; the same command goes on where this one stopped"
+    ]
+
+
+def test_an_error_without_a_signal_stays_what_it_is():
+    error = ValueError("rubbish")
+    assert meant(error) is error
