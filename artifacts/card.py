@@ -89,9 +89,19 @@ def checkpoint_card(checkpoint: Checkpoint) -> str:
                 f"Trained for {training['epochs']} epochs, the best being epoch "
                 f"{training['best_epoch']}; exported from the content with SHA-256 "
                 f"`{checkpoint.digest}`. `headstart show pretrain` prints settings, code, releases "
-                f"and machine.{_pair_training(training)}"
+                f"and machine.{_forged_classes(training)}{_pair_training(training)}"
             ),
         },
+    )
+
+
+def _forged_classes(training: Mapping[str, Any]) -> str:
+    """What the trunk was trained on besides the classes that it tells apart now."""
+    if not training["forged_classes"]:
+        return ""
+    return (
+        f"\n\nIn training it had {training['forged_classes']} forged classes to tell apart as "
+        "well: images put together from those of two classes. Its outputs for them were cut off."
     )
 
 

@@ -176,7 +176,9 @@ class Reproduction:
         """The settings of a search: what the recipe says, laid over the defaults."""
         return Config(
             network=Network.model_validate(recipe.network.model_dump()),
-            pretrain=Pretrain.model_validate({**recipe.training.model_dump(), "augment": False}),
+            pretrain=Pretrain.model_validate(
+                {**recipe.training.model_dump(), "augment": False, "forged": 0.0}
+            ),
             search=recipe.search,
             run=run,
         )

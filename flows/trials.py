@@ -90,6 +90,7 @@ def _published(config: Config) -> Range | None:
     """What was printed for such a search; None if the space or the images are others."""
     space = set(Search.model_fields) - {"trials", "folds", "max_epochs", "patience"}
     as_published = Search().model_dump(include=space) == config.search.model_dump(include=space)
-    if as_published and config.network.hidden_layers == 5 and not config.pretrain.augment:
+    plain = not config.pretrain.augment and not config.pretrain.forged
+    if as_published and plain and config.network.hidden_layers == 5:
         return published_search(config.network)
     return None

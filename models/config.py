@@ -362,6 +362,12 @@ class Pretrain(Training):
     batch_size: int = Field(100, ge=1, description="Images in a step.")
     max_epochs: int = Field(25, ge=1, description="Stop after so many epochs at the latest.")
     augment: bool = Field(True, description="Change the images anew in every epoch.")
+    forged: float = Field(
+        1.0,
+        ge=0,
+        description="For each image so many forged ones, put together from images of two classes; "
+        "each two classes and way of cutting are one more class to tell apart. 0 forges none.",
+    )
 
 
 class Pairs(Training):
@@ -440,6 +446,11 @@ class Transfer(Training):
     schedule: Schedule = Field("cosine", description="How the learning rate falls with steps.")
     batch_size: int = Field(50, ge=1, description="Images in a step.")
     max_epochs: int = Field(10, ge=1, description="Stop after so many epochs at the latest.")
+    keep: Literal["best", "last"] = Field(
+        "last",
+        description="Weights kept: of the last epoch, when the rate has fallen to 0; or of the "
+        "lowest validation loss, which a few images tell too badly to choose an epoch by.",
+    )
     augment: bool = Field(True, description="Change the images anew in every epoch.")
     epoch_images: int = Field(
         10_000,
@@ -685,6 +696,7 @@ class Config(Section):
             self.network == Network(**PUBLISHED["network"])
             and self.pretrain.task == "classes"
             and not self.pretrain.augment
+            and not self.pretrain.forged
             and not self.fine_tune.hidden
             and not self.transfer.augment
         )
@@ -701,8 +713,8 @@ _AS_PUBLISHED: Mapping[str, Any] = {
 # seeds: a frozen trunk without batch norm, heads on cached activations, images as they are.
 PUBLISHED: Mapping[str, Any] = {
     "network": {"batch_norm": False, "dropout": 0.0},
-    "pretrain": _AS_PUBLISHED,
-    "transfer": {**_AS_PUBLISHED, "strategies": ()},
+    "pretrain": {**_AS_PUBLISHED, "forged": 0.0},
+    "transfer": {**_AS_PUBLISHED, "strategies": (), "keep": "best"},
     "search": {"trials": 50, "max_epochs": 1000, "patience": 20},
 }
 PRESETS: Mapping[str, Mapping[str, Any]] = {"published": PUBLISHED}

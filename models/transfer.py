@@ -71,6 +71,18 @@ def adopt_trunk(model: keras.Model, pretrained: keras.Model) -> None:
     freeze_below(model, 0)
 
 
+def keep_classes(wide: keras.Model, narrow: keras.Model) -> None:
+    """Gives a classifier the weights of one that has further classes after its own.
+
+    Args:
+        wide: Stays as it is.
+        narrow: Of the same layers, but for fewer outputs.
+    """
+    for layer in filter(_has_weights, narrow.layers):
+        own, given = layer.get_weights(), wide.get_layer(layer.name).get_weights()
+        layer.set_weights([b[..., : a.shape[-1]] for a, b in zip(own, given, strict=True)])
+
+
 def pixel_statistics(model: keras.Model) -> Statistics | None:
     """What a model standardizes its inputs by; None if it does not."""
     for layer in model.layers:

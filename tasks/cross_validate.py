@@ -5,8 +5,8 @@ from typing import Any
 from artifacts.reference import Ref
 from models.config import Augmentation, Network, Pretrain, Run
 from models.search import split_folds
-from tasks.fitting import fit_resumably, image_changer, save_history_table
-from tasks.pretrain import build_source_classifier
+from tasks.fitting import save_history_table
+from tasks.pretrain import train_source_classifier
 from tasks.rows import read_rows
 from tasks.stage import Untracked, Work, stage
 
@@ -30,7 +30,6 @@ def cross_validate(
 ) -> dict[str, Any]:
     """Trains once for each fold without its images, and measures on them."""
     from models.metrics import measure_loss
-    from models.networks import choose_loss
     from models.programs import predict
     from models.runtime import use_threads
     from models.training import TrainingDiverged
@@ -39,24 +38,23 @@ def cross_validate(
     rows, labels = read_rows(work, dataset, split, "train")
     # These decide when to stop, so that the held-out images decide nothing but the score.
     validation = read_rows(work, dataset, split, "validation")
-    change = image_changer(dataset, augmentation, run.seed) if augmentation else None
     histories: dict[str, dict[str, list[float]]] = {}
     losses, accuracies, failure = [], [], ""
     for place, (kept, held_out) in enumerate(split_folds(len(rows), folds, run.seed), start=1):
         name, train = f"fold{place}", (rows[kept], labels[kept])
-        model = build_source_classifier(network, train[0], len(split.metrics["classes"]), run.seed)
         try:
-            histories[name] = fit_resumably(
+            model, histories[name] = train_source_classifier(
                 work,
                 name,
-                model,
                 train,
                 validation,
-                pretrain,
-                run.seed,
+                dataset=dataset,
+                split=split,
+                network=network,
+                pretrain=pretrain,
+                augmentation=augmentation,
+                seed=run.seed,
                 keep_every=1.0,
-                change=change,
-                loss=choose_loss(network),
             )
         except TrainingDiverged as error:
             # Nothing can bring the candidate back: the folds left are not worth their time.

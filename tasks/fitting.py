@@ -95,11 +95,15 @@ def best_epoch(history: dict[str, list[float]]) -> int:
     return losses.index(min(losses))
 
 
+def image_shape(dataset: Ref) -> tuple[int, int] | None:
+    """Height and width of a dataset's images; None for rows that are no images."""
+    shape = tuple(dataset.metrics["image_shape"])
+    return (shape[0], shape[1]) if len(shape) == 2 else None
+
+
 def image_changer(dataset: Ref, augmentation: Augmentation, seed: int) -> "Change | None":
     """What changes training images anew in every epoch; None for rows that are no images."""
     from models.augmentation import augment
 
-    shape = tuple(dataset.metrics["image_shape"])
-    if len(shape) != 2:
-        return None
-    return partial(augment, settings=augmentation, shape=shape, seed=seed)
+    shape = image_shape(dataset)
+    return partial(augment, settings=augmentation, shape=shape, seed=seed) if shape else None

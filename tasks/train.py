@@ -25,7 +25,7 @@ def train(
     run: Run,
     activations: Ref | None,
 ) -> dict[str, Any]:
-    """Trains a network, or an ensemble, by one strategy; validation data picks its best epoch."""
+    """Trains a network, or an ensemble, by one strategy, and measures it on validation data."""
     from models.metrics import average_answers, measure_loss
     from models.programs import predict
     from models.runtime import use_threads

@@ -1,4 +1,4 @@
-"""The pipeline's other ways: a trunk from same/different pairs, heads with hidden layers."""
+"""Ways to pretrain: on forged classes, on same/different pairs; heads with hidden layers."""
 
 import json
 from functools import partial
@@ -71,6 +71,29 @@ def test_a_search_does_not_pass_over_pairs_in_silence():
     config = load_config(overrides=["pretrain.task=pairs"])
     with pytest.raises(ConfigError, match="pretrain.task = pairs: a search tries trunks"):
         read_graph(config, search)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("forged", "further"), [("1.5", 100), ("0", 0)])
+def test_of_forged_classes_nothing_is_left_but_what_the_trunk_learned(tmp_path, forged, further):
+    store, refs = Store(tmp_path / "store"), {}
+    changed = ["pretrain.task=classes", "pretrain.max_epochs=10", f"pretrain.forged={forged}"]
+    config = load_config(overrides=[*SETTINGS, *changed], tiny=True)
+    wanted = "load-dataset", "split-source", "pretrain", "export-checkpoint"
+
+    def run_wanted(stage: Stage, /, **arguments: Any) -> Ref:
+        if stage.name in wanted:
+            return run_stage(store, refs, stage, **arguments)
+        return Ref.pending(stage.name)
+
+    pipeline(config, find_dataset("mnist"), run_wanted)
+    classifier = weights(store, refs["pretrain"], "classifier")
+    assert classifier["head/kernel"].shape == (8, 5)
+    found = refs["pretrain"].metrics
+    assert found["forged_classes"] == further
+    assert found["validation_accuracy"] > 0.6
+    card = store.read_bytes(refs["export-checkpoint"], "model-card.md").decode()
+    assert (f"it had {further} forged classes" in card) == bool(further)
 
 
 @pytest.mark.slow
