@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, runtime
@@ -14,7 +15,8 @@ from artifacts.runs import RunRecord, StageRecord, save_run, staying_alive
 from artifacts.store import DamagedEntry, Manifest, Store
 from flows.live import LiveProgress
 from flows.pipeline import Job
-from flows.preflight import Prepared
+from flows.preflight import Prepared, default_store, prepare
+from flows.selection import Rerun
 from flows.stopping import meant
 from models.config import Config
 from tasks import progress
@@ -22,6 +24,40 @@ from tasks.caching import as_task
 from tasks.stage import Arguments, Stage
 
 Show = Callable[[Store, Mapping[str, Ref], RunRecord], None]
+
+
+def run_job(
+    job: Job,
+    config: Config,
+    rerun: Rerun,
+    store: str,
+    tags: set[str],
+    show: Show,
+    few_shot: tuple[int, ...] = (),
+) -> RunRecord:
+    """Finds out what there is to do, and does it: the body of every flow.
+
+    Args:
+        job: What to run.
+        config: All settings.
+        rerun: What to compute although it may be in the store.
+        store: Folder of the results; empty is HEADSTART_STORE or artifacts/store in the checkout.
+        tags: What the run can be searched by.
+        show: Posts to Prefect's UI what the run has made.
+        few_shot: Numbers of images it needs besides the settings' own.
+
+    Returns:
+        The record of the run, also kept in the store.
+
+    Raises:
+        ConfigError: If the settings do not fit the data.
+        DatasetError: If the data is damaged.
+        StoreError: If the store cannot be written, or lacks what ``rerun.only`` needs.
+    """
+    place = Store(Path(store).expanduser() if store else default_store())
+    prepared = prepare(config, rerun, place, job, few_shot)
+    place.check_writable()
+    return FlowRun(config, prepared, place, job, tags, show).go()
 
 
 class FlowRun:

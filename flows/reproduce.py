@@ -1,14 +1,11 @@
 """The reproduction: every experiment of the source documents beside its printed figure."""
 
 from datetime import datetime
-from pathlib import Path
 
 from prefect import flow, runtime
 
 from artifacts.runs import RunRecord
-from artifacts.store import Store
-from flows.account import FlowRun
-from flows.preflight import default_store, prepare
+from flows.account import run_job
 from flows.recipes import reproduce
 from flows.selection import Rerun
 from models.config import Config
@@ -36,11 +33,8 @@ def run_reproduction(
     Returns:
         The record of the run, also kept in the store.
     """
-    place = Store(Path(store).expanduser() if store else default_store())
-    prepared = prepare(config, rerun, place, reproduce)
-    place.check_writable()
     tags = {f"recipe-{recipe}" for recipe in config.reproduce.recipes}
-    return FlowRun(config, prepared, place, reproduce, tags, post_summaries).go()
+    return run_job(reproduce, config, rerun, store, tags, post_summaries)
 
 
 def name_reproduction(config: Config) -> str:

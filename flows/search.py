@@ -1,14 +1,11 @@
 """The search: random candidates for the trunk's settings, cross-validated, the best trained."""
 
 from datetime import datetime
-from pathlib import Path
 
 from prefect import flow, runtime
 
 from artifacts.runs import RunRecord
-from artifacts.store import Store
-from flows.account import FlowRun
-from flows.preflight import default_store, prepare
+from flows.account import run_job
 from flows.selection import Rerun
 from flows.transfer_learning import tags_of
 from flows.trials import search
@@ -36,10 +33,7 @@ def run_search(
     Returns:
         The record of the run, also kept in the store.
     """
-    place = Store(Path(store).expanduser() if store else default_store())
-    prepared = prepare(config, rerun, place, search)
-    place.check_writable()
-    return FlowRun(config, prepared, place, search, tags_of(config), post_summaries).go()
+    return run_job(search, config, rerun, store, tags_of(config), post_summaries)
 
 
 def name_search(config: Config) -> str:

@@ -1,15 +1,12 @@
 """The study: strategies x cuts x labels x seeds, each cell cached, and the curves over them."""
 
 from datetime import datetime
-from pathlib import Path
 
 from prefect import flow, runtime
 
 from artifacts.runs import RunRecord
-from artifacts.store import Store
-from flows.account import FlowRun
+from flows.account import run_job
 from flows.grid import study
-from flows.preflight import default_store, prepare
 from flows.selection import Rerun
 from flows.transfer_learning import tags_of
 from models.config import Config
@@ -36,10 +33,9 @@ def run_study(
     Returns:
         The record of the run, also kept in the store.
     """
-    place = Store(Path(store).expanduser() if store else default_store())
-    prepared = prepare(config, rerun, place, study, config.study.labels)
-    place.check_writable()
-    return FlowRun(config, prepared, place, study, tags_of(config), post_summaries).go()
+    return run_job(
+        study, config, rerun, store, tags_of(config), post_summaries, config.study.labels
+    )
 
 
 def name_study(config: Config) -> str:

@@ -6,10 +6,8 @@ from pathlib import Path
 from prefect import flow, runtime
 
 from artifacts.runs import RunRecord
-from artifacts.store import Store
-from flows.account import FlowRun
+from flows.account import run_job
 from flows.pipeline import pipeline
-from flows.preflight import default_store, prepare
 from flows.selection import Rerun
 from models.config import Config
 from tasks.show import post_artifacts
@@ -40,10 +38,7 @@ def transfer_learning(
         DatasetError: If the data is damaged.
         StoreError: If the store cannot be written, or lacks what `rerun.only` needs.
     """
-    place = Store(Path(store).expanduser() if store else default_store())
-    prepared = prepare(config, rerun, place)
-    place.check_writable()
-    return FlowRun(config, prepared, place, pipeline, tags_of(config), post_artifacts).go()
+    return run_job(pipeline, config, rerun, store, tags_of(config), post_artifacts)
 
 
 def name_run(config: Config) -> str:
