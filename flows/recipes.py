@@ -130,7 +130,7 @@ class Reproduction:
                 dataset=self._load(recipe),
                 split=self._split(recipe),
                 network=recipe.network,
-                pretrain=recipe.training,
+                pretrain=_pretraining(recipe),
                 augmentation=None,
                 run=run,
                 trunk=None,
@@ -176,9 +176,7 @@ class Reproduction:
         """The settings of a search: what the recipe says, laid over the defaults."""
         return Config(
             network=Network.model_validate(recipe.network.model_dump()),
-            pretrain=Pretrain.model_validate(
-                {**recipe.training.model_dump(), "augment": False, "forged": 0.0}
-            ),
+            pretrain=_pretraining(recipe),
             search=recipe.search,
             run=run,
         )
@@ -211,6 +209,12 @@ class Reproduction:
             seed=seed,
             threads=self.config.run.threads,
         )
+
+
+def _pretraining(recipe: Recipe) -> Pretrain:
+    """How a recipe trains, as the stages take it: images as they are, no classes but its own."""
+    plain = {"augment": False, "forged": 0.0}
+    return Pretrain.model_validate({**recipe.training.model_dump(), **plain})
 
 
 def make_strategy(recipe: Recipe) -> Strategy:
