@@ -155,13 +155,20 @@ def find_shared_program(
     The program trains a twin, built from nothing but the text it is found by. None if that
     text might not say all about the model.
     """
-    functional = type(model).__module__.startswith("keras.") and hasattr(model, "operations")
-    if not (functional and all(map(_is_plain, model.operations))):
+    text = _find_text(model)
+    if not text:
         return None
-    text = json.dumps(_describe(model), sort_keys=True)
     items = tuple(metrics.items()), tuple(rules.items())
     program = _build_twin_program(text, settings, loss, *items)
     return program if program.fits(model) else None
+
+
+def _find_text(model: keras.Model) -> str:
+    """What equal models have in common, whatever their weights; empty if it may not say all."""
+    functional = type(model).__module__.startswith("keras.") and hasattr(model, "operations")
+    if not (functional and all(map(_is_plain, model.operations))):
+        return ""
+    return json.dumps(_describe(model), sort_keys=True)
 
 
 @lru_cache(maxsize=8)
@@ -261,18 +268,49 @@ def predict_blocks(
     Yields:
         For each block the list of the model's outputs, ``(up to batch_size, ...)``.
     """
-    forward = _compile_forward(model)
+    forward = _find_forward(model)
     for first in range(start, len(x), batch_size):
         block = x[first : first + batch_size]
         padding = [(0, batch_size - len(block))] + [(0, 0)] * (block.ndim - 1)
-        outputs = forward(to_tensor(np.pad(block, padding)))
+        outputs = forward.run(model, to_tensor(np.pad(block, padding)))
         yield [output.numpy()[: len(block)] for output in tf.nest.flatten(outputs)]
+
+
+class _Forward:
+    """The outputs of a model for a block of rows, compiled; weights are an input."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._program = Compiled(self._compute, suits_xla(model, training=False))
+
+    def run(self, model: keras.Model, rows: Any) -> Any:
+        """Computes the outputs of this model or an equal one."""
+        parts = (model.trainable_variables, model.non_trainable_variables)
+        return self._program(*([variable.value for variable in part] for part in parts), rows)
+
+    def fits(self, model: keras.Model) -> bool:
+        """Tells whether the variables of a model correspond to those of this one."""
+        return _layout(model) == _layout(self._model)
+
+    def _compute(self, trainable: Any, others: Any, rows: Any) -> Any:
+        return self._model.stateless_call(trainable, others, rows, training=False)[0]
+
+
+def _find_forward(model: keras.Model) -> _Forward:
+    text = _find_text(model)
+    shared = _build_twin_forward(text) if text else None
+    return shared if shared and shared.fits(model) else _build_forward(model)
+
+
+@lru_cache(maxsize=16)
+def _build_twin_forward(text: str) -> _Forward:
+    return _Forward(keras.saving.deserialize_keras_object(json.loads(text)))
 
 
 # Keeps the last models alive; a handful are in use at a time.
 @lru_cache(maxsize=8)
-def _compile_forward(model: keras.Model) -> "Compiled":
-    return Compiled(lambda rows: model(rows, training=False), suits_xla(model, training=False))
+def _build_forward(model: keras.Model) -> _Forward:
+    return _Forward(model)
 
 
 # On a CPU XLA's convolutions take eight times as long as TensorFlow's. Into what comes after it,

@@ -558,6 +558,28 @@ def test_prediction_of_a_row_depends_on_no_other() -> None:
     np.testing.assert_array_equal(predict(model, TRAIN[0])[:3], predict(model, TRAIN[0][:3]))
 
 
+def test_equal_models_share_one_program_of_prediction(monkeypatch: Any) -> None:
+    made = []
+
+    class Counted(programs.Compiled):
+        def __init__(self, *arguments: Any) -> None:
+            made.append(arguments)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(programs, "Compiled", Counted)
+    models = [build(seed=seed, units=11, batch_norm=True) for seed in (1, 2)]
+    answers = [predict(model, TRAIN[0]) for model in (*models, *models)]
+    assert len(made) == 1
+    for model, answer in zip((*models, *models), answers, strict=True):
+        np.testing.assert_allclose(answer, model(TRAIN[0], training=False), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["activation", "operation", "subclass", "variable"])
+def test_a_model_that_only_looks_like_another_predicts_by_itself(kind: str) -> None:
+    model = build_other(kind)
+    np.testing.assert_allclose(predict(model, TRAIN[0]), model(TRAIN[0], training=False), rtol=1e-4)
+
+
 def test_prediction_follows_the_weights_and_is_traced_once() -> None:
     traced = []
 
