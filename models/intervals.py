@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 from math import atan, cos, pi, sqrt
-from statistics import mean, stdev
+from statistics import NormalDist, mean, stdev
+
+import numpy as np
+import numpy.typing as npt
 
 
 def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
@@ -17,6 +20,19 @@ def mean_interval(values: Sequence[float], confidence: float) -> tuple[float, fl
         return centre, centre, centre
     half = t_quantile(confidence, len(values) - 1) * stdev(values) / sqrt(len(values))
     return centre, centre - half, centre + half
+
+
+def is_clearly_positive(values: npt.NDArray[np.floating], confidence: float) -> bool:
+    """Whether the normal interval of the mean of many values lies above 0.
+
+    Args:
+        values: One for each row, such as differences of two losses; few are never clear.
+        confidence: Level of the interval, such as 0.95.
+    """
+    if len(values) < 2:
+        return False
+    errors = NormalDist().inv_cdf((1 + confidence) / 2)
+    return bool(values.mean() > errors * values.std(ddof=1) / sqrt(len(values)))
 
 
 def t_quantile(confidence: float, freedom: int) -> float:

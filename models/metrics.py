@@ -97,6 +97,12 @@ def measure_loss(labels: Array, probabilities: Array) -> tuple[float, float]:
         labels: True labels, (rows,).
         probabilities: (rows, classes).
     """
-    of_truth = probabilities[np.arange(len(labels)), labels]
-    loss = -np.log(np.maximum(of_truth, LEAST_PROBABILITY)).mean()
+    loss = row_losses(labels, probabilities).mean()
     return float(loss), float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def row_losses(labels: Array, probabilities: Array) -> Array:
+    """Cross-entropy of each row in nats, (rows,); arguments as for ``measure_loss``."""
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    losses: Array = -np.log(np.maximum(of_truth, LEAST_PROBABILITY))
+    return losses

@@ -54,8 +54,10 @@ def evaluate(
         ]
         for refs in (networks, baselines)
     )
-    candidates = [*head_candidates(work, activations, heads), *trained]
-    chosen = choose(candidates)
+    on_activations = head_candidates(work, activations, heads)
+    candidates = [*on_activations, *trained]
+    seen = read_labels(work, target_split, "validation")
+    chosen = choose(on_activations, trained, seen, evaluate.confidence)
     labels = read_labels(work, target_split, "test")
     answers = {each.title: each.labels("test") for each in (*candidates, *rivals)}
     scores = {"pretrained": source} | {
@@ -92,12 +94,34 @@ def evaluate(
     return evaluation
 
 
-def choose(candidates: list[Candidate]) -> Candidate:
+def choose(
+    heads: list[Candidate], networks: list[Candidate], labels: Array, confidence: float
+) -> Candidate:
     """The candidate with the lowest validation loss; test images have no say.
 
-    With a few dozen validation images accuracies tie; the loss tells candidates apart.
+    With a few dozen validation images accuracies tie; the loss tells candidates apart. That of a
+    head is flattered, since the same images said at which epoch to stop. So a head is chosen
+    before all whole networks only if its loss is lower by more than chance.
+
+    Args:
+        heads: On cached activations, at least one.
+        networks: Whole ones.
+        labels: Of the validation images, (rows,).
+        confidence: Of the interval around the difference that must lie above 0.
     """
-    return min(candidates, key=lambda each: each.validation_loss)
+    from models.intervals import is_clearly_positive
+    from models.metrics import row_losses
+
+    def losses(candidate: Candidate) -> Array:
+        return row_losses(labels, np.concatenate(list(candidate.answers("validation"))))
+
+    best, *others = (
+        min(group, key=lambda each: each.validation_loss) for group in (networks, heads) if group
+    )
+    for other in others:
+        if is_clearly_positive(losses(best) - losses(other), confidence):
+            best = other
+    return best
 
 
 def _gain(

@@ -1,8 +1,9 @@
 """Means of a few values and how sure they are."""
 
+import numpy as np
 import pytest
 
-from models.intervals import mean_interval, t_quantile
+from models.intervals import is_clearly_positive, mean_interval, t_quantile
 
 
 # Two-sided 95% and 99% quantiles as tables of Student's t print them.
@@ -30,3 +31,15 @@ def test_the_interval_lies_around_the_mean():
 
 def test_of_one_value_nothing_is_known_beyond_itself():
     assert mean_interval([0.9], 0.95) == (0.9, 0.9, 0.9)
+
+
+def test_a_mean_above_zero_by_chance_is_not_clear():
+    # Mean 0.1, standard error 0.1 * sqrt(99 / 99): one standard error above 0, two, then three.
+    for shift, clear in ((0.0, False), (0.05, False), (0.2, True)):
+        values = np.tile([-0.9, 1.1], 50) + shift
+        assert is_clearly_positive(values, 0.95) is clear
+    assert is_clearly_positive(np.tile([-0.9, 1.1], 50) + 0.2, 0.999) is False
+
+
+def test_one_value_is_never_clear():
+    assert is_clearly_positive(np.array([1.0]), 0.95) is False
