@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from models.config import Network, Pretrain, Run
+from models.config import Pretrain, Run, load_config
 from models.feeding import Array
 from models.networks import build_classifier, build_trunk
 from models.optimizers import build_optimizer
@@ -19,9 +19,11 @@ from models.training import fit
 
 ROWS, VALIDATION_ROWS, COLUMNS, CLASSES = 28_038, 2_558, 784, 5
 # By batch size. What a run begins with, such as copying the rows, is shared out among them.
-EPOCHS = {20: 2, 200: 5, 2_000: 5}
-WIDTHS = [COLUMNS, *[Network().units] * Network().hidden_layers, CLASSES]
-RATE = Pretrain().learning_rate
+EPOCHS = {20: 5, 200: 5, 2_000: 5}
+# What every library can do alike: no batch norm, a constant rate.
+PROTOCOL = load_config(preset="published")
+WIDTHS = [COLUMNS, *PROTOCOL.network.sizes, CLASSES]
+RATE = PROTOCOL.pretrain.learning_rate
 
 Rows = tuple[Array, Array]
 Contender = Callable[[Rows, Rows, int], Callable[[], object]]
@@ -36,12 +38,18 @@ def draw_rows(rows: int, columns: int = COLUMNS) -> Rows:
 
 def build_model() -> keras.Model:
     """The classifier that all contenders train."""
-    return build_classifier(build_trunk(Network(), COLUMNS, seed=1), CLASSES, seed=1)
+    return build_classifier(build_trunk(PROTOCOL.network, COLUMNS, seed=1), CLASSES, seed=1)
+
+
+def settings_of(batch: int, decay_steps: int = 0) -> Pretrain:
+    """How this project's engine trains; other steps make another program that does the same."""
+    changed = {"max_epochs": EPOCHS[batch], "batch_size": batch, "decay_steps": decay_steps}
+    return PROTOCOL.pretrain.model_copy(update=changed)
 
 
 def train_headstart(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
     """This project's engine."""
-    model, settings = build_model(), Pretrain(max_epochs=EPOCHS[batch], batch_size=batch)
+    model, settings = build_model(), settings_of(batch)
     return lambda: fit(model, *rows, settings=settings, validation=validation, seed=1)
 
 
@@ -51,7 +59,7 @@ def train_keras(
     """``keras.Model.fit``."""
     model = build_model()
     loss = "sparse_categorical_crossentropy"
-    model.compile(build_optimizer(Pretrain()), loss, metrics=["accuracy"], **options)
+    model.compile(build_optimizer(PROTOCOL.pretrain), loss, metrics=["accuracy"], **options)
     return lambda: model.fit(
         *rows, batch_size=batch, epochs=EPOCHS[batch], validation_data=validation, verbose=0
     )
@@ -97,7 +105,7 @@ def train_torch_compiled(rows: Rows, validation: Rows, batch: int) -> Callable[[
 
 
 def train_jax(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
-    """One ``jax.lax.scan`` an epoch, Adam written out; leaves out the last partial batch."""
+    """One ``jax.lax.scan`` an epoch, Adam written out; measures what the others measure."""
     import jax
     from jax import numpy as jnp
 
@@ -113,32 +121,40 @@ def train_jax(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
             inputs = jax.nn.elu(inputs @ kernel + bias)
         return inputs @ weights[-1][0] + weights[-1][1]
 
-    def measure_loss(weights: Any, inputs: Any, labels: Any) -> Any:
-        likely = jax.nn.log_softmax(predict(weights, inputs))
-        return -jnp.take_along_axis(likely, labels[:, None], axis=1).mean()
+    def measure(weights: Any, inputs: Any, labels: Any) -> Any:
+        outputs = predict(weights, inputs)
+        likely = jax.nn.log_softmax(outputs)
+        losses = -jnp.take_along_axis(likely, labels[:, None], axis=1)
+        return losses.mean(), (outputs.argmax(axis=1) == labels).sum()
 
     def step(state: Any, chosen: Any) -> Any:
         weights, mean, square, steps = state
-        gradient = jax.grad(measure_loss)(weights, x[chosen], y[chosen])
+        (loss, right), gradient = jax.value_and_grad(measure, has_aux=True)(
+            weights, x[chosen], y[chosen]
+        )
         mean = jax.tree.map(lambda m, g: m + 0.1 * (g - m), mean, gradient)
         square = jax.tree.map(lambda v, g: v + 0.001 * (g * g - v), square, gradient)
         rate = RATE * jnp.sqrt(1 - 0.999 ** (steps + 1)) / (1 - 0.9 ** (steps + 1))
         weights = jax.tree.map(
             lambda w, m, v: w - rate * m / (jnp.sqrt(v) + 1e-7), weights, mean, square
         )
-        return [weights, mean, square, steps + 1], None
+        return [weights, mean, square, steps + 1], jnp.stack([loss * len(chosen), right])
 
     @jax.jit
-    def run_epoch(state: Any, order: Any) -> Any:
-        state, _ = jax.lax.scan(step, state, order)
-        return state, (predict(state[0], x_val).argmax(axis=1) == y_val).mean()
+    def run_epoch(state: Any, order: Any, rest: Any) -> Any:
+        state, sums = jax.lax.scan(step, state, order)
+        state, last = step(state, rest)
+        return state, (sums.sum(axis=0) + last) / ROWS, measure(state[0], x_val, y_val)
 
     def run() -> None:
         nonlocal state
+        whole = ROWS // batch * batch
         for _ in range(EPOCHS[batch]):
-            order = random.permutation(ROWS)[: ROWS // batch * batch].reshape(-1, batch)
-            state, accuracy = run_epoch(state, order)
-            float(accuracy)
+            order = random.permutation(ROWS)
+            state, trained, validated = run_epoch(
+                state, order[:whole].reshape(-1, batch), order[whole:]
+            )
+            jax.block_until_ready((trained, validated))
 
     return run
 

@@ -26,6 +26,7 @@ from benchmarks.contenders import (
     Rows,
     build_model,
     draw_rows,
+    settings_of,
 )
 from benchmarks.timing import TURNS, Times, describe_machine, format_table, take_turns
 from models.augmentation import augment
@@ -109,7 +110,7 @@ def compare_sources(validation: Rows) -> str:
     """Rows in memory against a file read in blocks."""
     x, y = draw_rows(4 * ROWS)
     model = build_model()
-    settings = Pretrain(max_epochs=EPOCHS[20])
+    settings = settings_of(20)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "x.npy"
         np.save(path, x)
@@ -190,7 +191,7 @@ def measure_augmentation(rows: Rows) -> str:
     affine = {"shift": 2, "rotation": 15, "scale": 0.1, "shear": 0.1, "elastic": 0}
     some, all_ = Augmentation(**affine), Augmentation(**{**affine, "elastic": 34})
     numbers, few = np.arange(ROWS), draw_rows(20)
-    model, settings = build_model(), Pretrain(max_epochs=EPOCHS[20])
+    model, settings = build_model(), settings_of(20)
     change = partial(augment, shape=(28, 28), seed=1)
 
     def train(change: Change | None) -> Callable[[], object]:
@@ -215,9 +216,7 @@ def measure_augmentation(rows: Rows) -> str:
 def compare_threads(rows: Rows, validation: Rows) -> str:
     """Two independent fits one after the other, and at the same time."""
     # Equal settings would share a program, and take turns at it.
-    models = [
-        (build_model(), Pretrain(max_epochs=EPOCHS[20], decay_steps=steps)) for steps in (1, 2)
-    ]
+    models = [(build_model(), settings_of(20, decay_steps=steps)) for steps in (1, 2)]
 
     def train(which: tuple[keras.Model, Pretrain]) -> None:
         fit(which[0], *rows, settings=which[1], validation=validation, seed=1)
