@@ -288,7 +288,10 @@ CARD_HEADINGS = [
 
 
 def test_the_cards_have_the_fields_headings_and_say_what_was_measured_on_what():
-    training = {"validation_accuracy": 0.991, "validation_loss": 0.03, "epochs": 9, "best_epoch": 4}
+    training = {
+        **{"validation_accuracy": 0.991, "validation_loss": 0.03, "epochs": 9, "best_epoch": 4},
+        "forged_classes": 10,
+    }
     checkpoint = Checkpoint("d1g35t", ["`head`: Dense"], [0, 1], 784, 1234, training)
     first = checkpoint_card(checkpoint)
     second = results_card(EVALUATION, {"evaluate": "d1g35t"})
@@ -296,5 +299,6 @@ def test_the_cards_have_the_fields_headings_and_say_what_was_measured_on_what():
         assert re.findall(r"^## (.*)$", card, re.MULTILINE) == CARD_HEADINGS
         assert "d1g35t" in card
     assert "99.1 %" in first
+    assert "10 forged classes" in " ".join(first.split())
     assert "chosen on the same validation images" in " ".join(first.split())
     assert "| 5 | 90.0 | 90.0 | 90.0 | 100 |" in second
