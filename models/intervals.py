@@ -1,4 +1,4 @@
-"""Intervals of means of a few values, such as accuracies over seeds."""
+"""Intervals of means: of a few values, such as accuracies over seeds, and of many."""
 
 from collections.abc import Sequence
 from math import atan, cos, pi, sqrt

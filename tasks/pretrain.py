@@ -20,7 +20,8 @@ from tasks.trained import load_model, save_model
 if TYPE_CHECKING:
     import keras
 
-Part = tuple[Array, Array]
+# Pixels (rows, columns) and labels (rows,).
+Labelled = tuple[Array, Array]
 
 
 @stage(
@@ -58,6 +59,9 @@ def train_trunk(
     from models.runtime import use_threads
 
     use_threads(run.threads)
+    if trunk:
+        # Its hidden layers are frozen: a head alone has nothing to learn from forged classes.
+        pretrain = pretrain.model_copy(update={"forged": 0.0})
     validation = read_rows(work, dataset, split, "validation")
     model, history = train_source_classifier(
         work,
@@ -82,7 +86,7 @@ def train_trunk(
     return {
         **before,
         "classes": split.metrics["classes"],
-        "forged_classes": 0 if trunk else count_further(dataset, split, pretrain),
+        "forged_classes": count_further(dataset, split, pretrain),
         "parameters": model.count_params(),
         "epochs": len(history["loss"]),
         "best_epoch": best_epoch(history) + 1,
@@ -94,8 +98,8 @@ def train_trunk(
 def train_source_classifier(
     work: Work,
     name: str,
-    train: Part,
-    validation: Part,
+    train: Labelled,
+    validation: Labelled,
     *,
     dataset: Ref,
     split: Ref,
@@ -111,16 +115,15 @@ def train_source_classifier(
     Args:
         work: Of the stage that trains.
         name: What is trained, unique in the stage.
-        train: Pixels (rows, columns) and labels (rows,).
-        validation: Pixels and labels that decide when to stop and which epoch was best.
+        train: What to train on.
+        validation: What decides when to stop and which epoch was best.
         dataset: Says how pixels are laid out.
         split: Says which classes there are.
         network: What the layers are.
         pretrain: How to train.
         augmentation: How images are changed; None leaves them as they are.
         seed: Of weights, order, changes and what is forged.
-        trunk: A model whose hidden layers are taken and frozen; then nothing is forged, since
-            only a head is trained.
+        trunk: A model whose hidden layers are taken and frozen.
         keep_every: As for ``fit_resumably``.
 
     Returns:
@@ -131,7 +134,7 @@ def train_source_classifier(
     from models.transfer import adopt_trunk, keep_classes
 
     classes, shape = len(split.metrics["classes"]), image_shape(dataset)
-    further = 0 if trunk else count_further(dataset, split, pretrain)
+    further = count_further(dataset, split, pretrain)
     model = build_source_classifier(network, train[0], classes + further, seed)
     if trunk:
         adopt_trunk(model, trunk)

@@ -175,8 +175,10 @@ def whole_entries(root: Path) -> tuple[set[tuple[str, str]], list[str]]:
 
 
 def draw_deaths(reference: Reference) -> Iterator[dict[str, Any]]:
-    """Half of the deaths before operations on files, all of which have their turn in a thousand
-    kills, the others at random instants; each by a random signal."""
+    """Half of the deaths before operations on files, then others at random instants.
+
+    Each is by a random signal. In a thousand kills every operation has its turn.
+    """
     draw = random.Random(0)  # noqa: S311 - the same deaths each time
     step = max(2 * reference.operations // DIRECT_KILLS, 1)
     for nth in range(1, reference.operations + 1, step):

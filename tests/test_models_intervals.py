@@ -34,7 +34,7 @@ def test_of_one_value_nothing_is_known_beyond_itself():
 
 
 def test_a_mean_above_zero_by_chance_is_not_clear():
-    # Mean 0.1, standard error 0.1 * sqrt(99 / 99): one standard error above 0, two, then three.
+    # Of a standard error of 0.1 the mean lies one, one and a half, then three above 0.
     for shift, clear in ((0.0, False), (0.05, False), (0.2, True)):
         values = np.tile([-0.9, 1.1], 50) + shift
         assert is_clearly_positive(values, 0.95) is clear

@@ -24,6 +24,7 @@ from typing import IO, Any
 from artifacts.reference import Ref
 from artifacts.store import Store
 from flows.pipeline import pipeline
+from flows.stopping import Terminated, heed
 from models.config import Config, load_config
 from models.datasets import find_dataset
 from tasks import progress
@@ -127,10 +128,6 @@ class Fate:
 # --- inside the process that runs the stages ----------------------------------------------
 
 
-class Terminated(BaseException):
-    """SIGTERM, as the command line takes it."""
-
-
 def run_stages(config: Config, store: Store, note: Callable[..., None], only: str = "") -> None:
     """The pipeline without Prefect: each stage from the store, else run as ``caching`` runs it."""
 
@@ -181,10 +178,7 @@ def live(order: Order) -> int:
 
 
 def _take_signals() -> None:
-    def terminate(number: int, frame: object) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
+    heed()
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
