@@ -204,7 +204,8 @@ class _Trainer:
         self.batch = min(settings.batch_size, longest)
         self.batches = math.ceil(longest / self.batch)
         self.data = [*map(tf.constant, (_with_ones(x), y.astype(np.int32)))]
-        self.validation, self.counts = _block_up(*validation)
+        self.validation = _block_up(*validation)
+        self.shares, self.kinds = _share_out(heads, len(validation[0]), self.validation[1].shape)
         self.own = _settings_of(heads)
         ragged = any(len(rows) != self.batches * self.batch for rows in self.rows)
         self.program = _compile_epoch(settings, any(head.dropout for head in heads), ragged)
@@ -235,7 +236,7 @@ class _Trainer:
         # Padding repeats a head.
         padded = np.pad(tile, (0, self.tile - len(tile)), mode="edge")
         order, counts = self._draw_batches(padded, state.epoch)
-        shares = self._validation_shares(padded)
+        shares = self.shares[:, self.kinds[padded]]
         results = self.program(
             *self.data,
             *self.validation,
@@ -262,15 +263,6 @@ class _Trainer:
         starts = self.batch * np.arange(self.batches, dtype=np.int32)[:, None]
         counts = np.clip(lengths - starts, 0, self.batch)
         return order.reshape(len(tile), self.batches, self.batch).swapaxes(0, 1), counts
-
-    def _validation_shares(self, tile: Array) -> Array:
-        """What each validation row counts in the mean of each head, ``(blocks, heads, rows)``."""
-        blocks, size = self.validation[1].shape
-        shares = np.zeros((len(tile), blocks * size), np.float32)
-        for place, head in enumerate(tile):
-            rows = _all_or(self.heads[head].validation_rows, self.counts)
-            shares[place, rows] = 1 / len(rows)
-        return shares.reshape(len(tile), blocks, size).swapaxes(0, 1)
 
 
 def _advance(state: HeadsState, active: Array, results: list[Array]) -> HeadsState:
@@ -317,14 +309,38 @@ def _with_ones(x: Array) -> Array:
     return np.hstack([x, np.ones((len(x), 1), x.dtype)]).astype(np.float32)
 
 
-def _block_up(x: Array, y: Array) -> tuple[list[Any], int]:
-    """Rows and labels in equal blocks, the last padded, and how many rows there are."""
+def _block_up(x: Array, y: Array) -> list[Any]:
+    """Rows and labels in equal blocks, the last padded."""
     size = min(_VALIDATION_ROWS, len(x))
     blocks = math.ceil(len(x) / size)
     padding = blocks * size - len(x)
     rows = np.pad(_with_ones(x), [(0, padding), (0, 0)]).reshape(blocks, size, -1)
     labels = np.pad(y, (0, padding)).reshape(blocks, size)
-    return [tf.constant(rows), tf.constant(labels.astype(np.int32))], len(x)
+    return [tf.constant(rows), tf.constant(labels.astype(np.int32))]
+
+
+def _share_out(heads: Sequence[Head], count: int, blocked: Sequence[int]) -> tuple[Array, Array]:
+    """What each validation row counts in the mean of a head: the rows of a fold equally, no other.
+
+    Args:
+        heads: Say which rows count for them.
+        count: Validation rows there are.
+        blocked: Blocks of them, and rows of a block.
+
+    Returns:
+        Shares ``(blocks, kinds, rows)``, and which kind is each head's ``(heads,)``.
+    """
+    blocks, size = blocked
+    numbers: dict[bytes, int] = {}
+    kinds: list[int] = []
+    shares: list[Array] = []
+    for head in heads:
+        rows = _all_or(head.validation_rows, count)
+        kinds.append(numbers.setdefault(rows.tobytes(), len(shares)))
+        if kinds[-1] == len(shares):
+            shares.append(np.zeros(blocks * size, np.float32))
+            shares[-1][rows] = 1 / len(rows)
+    return np.reshape(shares, (-1, blocks, size)).swapaxes(0, 1), np.array(kinds)
 
 
 # --- The program ---
