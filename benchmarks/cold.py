@@ -2,45 +2,96 @@
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import format_table
+from benchmarks.timing import TURNS, format_table
 
 OURS = ("flows.cli", "run", "--preset", "published", "--json", "--quiet")
 PLAIN = ("benchmarks.plain_keras",)
 TRAINING = ("pretrain", "fine-tune", "train-pixels", "train-scratch")
 
 
+@dataclass(frozen=True)
+class Job:
+    """One cold run.
+
+    Attributes:
+        seconds: Of the whole process.
+        parts: Seconds of each stage or part.
+        epochs: Of each stage or part that trains.
+        idle_seconds: Of the whole process when run again; nothing for a script that keeps nothing.
+    """
+
+    seconds: float
+    parts: dict[str, float]
+    epochs: dict[str, int]
+    idle_seconds: float = 0.0
+
+
 def compare_cold_runs() -> str:
-    """The tables, as Markdown."""
-    plain, plain_seconds = _run(*PLAIN)
-    with tempfile.TemporaryDirectory() as folder:
-        ours, our_seconds = _run(*OURS, store=folder)
-        epochs = {stage: _count_epochs(Path(folder), stage) for stage in TRAINING}
-        _, idle_seconds = _run(*OURS, store=folder)
+    """The tables, as Markdown; the two take turns, each time with another seed."""
+    seeds = range(1, TURNS + 1)
+    pairs = [(_run_plain(seed), _run_ours(seed)) for seed in seeds]
+    plain, ours = zip(*pairs, strict=True)
+    idle = statistics.median(job.idle_seconds for job in ours)
+    each, base = (statistics.median(job.seconds for job in jobs) for jobs in (plain, ours))
+    ratios = [other.seconds / job.seconds for other, job in pairs]
     return "\n".join(
         [
             "## The whole main job\n",
-            "Each as a process of its own, once, imports included; the store empty. Both train "
-            "until the validation loss has not fallen for 20 epochs, on other orders of the rows, "
-            "so one may train a few epochs more than the other.\n",
+            "Each as a process of its own, imports included; the store empty. Both train until the "
+            "validation loss has not fallen for 20 epochs, on other orders of the rows, so one may "
+            f"train more epochs than the other: medians of {len(seeds)} seeds.\n",
             format_table(
                 ["", "seconds", "times headstart"],
                 [
-                    _line("plain Keras script", plain_seconds, our_seconds),
-                    _line("headstart run --preset published", our_seconds, our_seconds),
-                    _line("headstart run, again", idle_seconds, our_seconds),
+                    _line("plain Keras script", each, base),
+                    _line("headstart run --preset published", base, base),
+                    _line("headstart run, again", idle, base),
                 ],
             ),
-            _format_stages(ours, epochs),
-            _format_parts(plain),
+            format_table(
+                ["seed", "plain Keras, s", "epochs", "headstart, s", "epochs", "ratio"],
+                [
+                    [
+                        f"{seed}",
+                        f"{other.seconds:.1f}",
+                        f"{sum(other.epochs.values())}",
+                        f"{job.seconds:.1f}",
+                        f"{sum(job.epochs.values())}",
+                        f"{ratio:.2f}",
+                    ]
+                    for seed, (other, job), ratio in zip(seeds, pairs, ratios, strict=True)
+                ],
+            ),
+            _format_parts("headstart run, stage", ours),
+            _format_parts("plain Keras script, part", plain),
         ]
     )
+
+
+def _run_ours(seed: int) -> Job:
+    with tempfile.TemporaryDirectory() as folder:
+        printed, seconds = _run(*OURS, "--set", f"run.seed={seed}", store=folder)
+        epochs = {stage: _count_epochs(Path(folder), stage) for stage in TRAINING}
+        _, idle_seconds = _run(*OURS, "--set", f"run.seed={seed}", store=folder)
+    parts = {stage["name"]: stage["seconds"] for stage in printed["stages"]}
+    return Job(seconds, parts, epochs, idle_seconds)
+
+
+def _run_plain(seed: int) -> Job:
+    printed, seconds = _run(*PLAIN, f"{seed}")
+    parts = {name: part["seconds"] for name, part in printed["parts"].items()}
+    epochs = {name: part["epochs"] for name, part in printed["parts"].items() if part["epochs"]}
+    return Job(seconds, parts, epochs)
 
 
 def _run(*module: str, store: str = "") -> tuple[dict[str, Any], float]:
@@ -68,17 +119,11 @@ def _count_epochs(folder: Path, stage: str) -> int:
     return sum(len(part["loss"]) for part in ([history] if "loss" in history else history.values()))
 
 
-def _format_stages(ours: dict[str, Any], epochs: dict[str, int]) -> str:
-    lines = [
-        [stage["name"], f"{stage['seconds']:.2f}", f"{epochs.get(stage['name'], '')}"]
-        for stage in ours["stages"]
-    ]
-    return format_table(["headstart run, stage", "seconds", "epochs"], lines)
-
-
-def _format_parts(plain: dict[str, Any]) -> str:
-    lines = [
-        [name, f"{part['seconds']:.2f}", f"{part['epochs'] or ''}"]
-        for name, part in plain["parts"].items()
-    ]
-    return format_table(["plain Keras script, part", "seconds", "epochs"], lines)
+def _format_parts(name: str, jobs: Sequence[Job]) -> str:
+    lines = []
+    for part in jobs[0].parts:
+        seconds = statistics.median(job.parts[part] for job in jobs)
+        epochs = [job.epochs.get(part, 0) for job in jobs]
+        count = f"{statistics.median(epochs):g}" if any(epochs) else ""
+        lines.append([part, f"{seconds:.2f}", count])
+    return format_table([name, "seconds", "epochs"], lines)

@@ -1,6 +1,6 @@
 """What the main job is without orchestration: one Keras script, nothing kept, nothing resumed.
 
-    python -m benchmarks.plain_keras
+    python -m benchmarks.plain_keras [SEED]
 
 The same images, settings, networks, early stopping and results as ``headstart run --preset
 published``, by
@@ -9,6 +9,7 @@ Prints JSON: the seconds of each part and its epochs, and the test accuracies.
 """
 
 import json
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ from models.runtime import use_threads
 from models.slices import Slice, Split, first_of_each, split_classes
 
 CONFIG = load_config(preset="published")
+SEED = int(sys.argv[1]) if sys.argv[1:] else CONFIG.run.seed
 
 
 class Watch:
@@ -88,16 +90,16 @@ def measure(model: keras.Model, rows: tuple[Array, Array]) -> float:
 
 def run(folder: Path) -> dict[str, Any]:
     """The whole job."""
-    watch, scores, seed = Watch(), {}, CONFIG.run.seed
+    watch, scores = Watch(), {}
     dataset = load_dataset(CONFIG.data.dataset)
     source, few = split(dataset)
     x_train, x_test = dataset.x_train, dataset.x_test
     rows, held_out = read(x_train, source.train), read(x_train, source.validation)
     watch.note("load and split")
 
-    trunk = build_trunk(CONFIG.network, rows[0].shape[1], seed)
+    trunk = build_trunk(CONFIG.network, rows[0].shape[1], SEED)
     classes = len(CONFIG.data.source_classes)
-    classifier = build_classifier(trunk, classes, seed)
+    classifier = build_classifier(trunk, classes, SEED)
     watch.note("pretrain", train(classifier, rows, held_out, CONFIG.pretrain))
     classifier.save(folder / "model.keras")
     save_serving(classifier, CONFIG.data.source_classes, folder / "saved_model")
@@ -114,14 +116,14 @@ def run(folder: Path) -> dict[str, Any]:
     watch.note("activations")
     epochs, heads = 0, {}
     for layer, *activations in zip(layers, *cached, strict=True):
-        head = build_head(activations[0].shape[1], classes, seed)
+        head = build_head(activations[0].shape[1], classes, SEED)
         parts = [(x, y) for x, (_, y) in zip(activations, (rows, held_out, test), strict=True)]
         epochs += train(head, parts[0], parts[1], CONFIG.fine_tune)
         heads[f"head on {layer}"] = head, parts[2]
     watch.note("heads", epochs)
     columns = rows[0].shape[1]
-    pixels = build_head(columns, classes, seed)
-    scratch = build_classifier(build_trunk(CONFIG.network, columns, seed), classes, seed)
+    pixels = build_head(columns, classes, SEED)
+    scratch = build_classifier(build_trunk(CONFIG.network, columns, SEED), classes, SEED)
     epochs = sum(train(model, rows, held_out, CONFIG.transfer) for model in (pixels, scratch))
     watch.note("baselines", epochs)
 
@@ -135,6 +137,8 @@ def run(folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Prints the result."""
     use_threads(CONFIG.run.threads)
+    # Of the order of the rows as well.
+    keras.utils.set_random_seed(SEED)
     with tempfile.TemporaryDirectory() as folder:
         print(json.dumps(run(Path(folder))))
 
