@@ -114,7 +114,8 @@ class FlowRun:
 
     def go(self) -> RunRecord:
         """Runs the pipeline to its end."""
-        live = LiveProgress(runtime.flow_run.id, self.tags | set(runtime.flow_run.tags))
+        tags = {"headstart", *self.tags, *runtime.flow_run.tags}
+        live = LiveProgress(runtime.flow_run.id, tags)
         with staying_alive(self.store.root, self.record.run):
             try:
                 self._save("running")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
+# Those that keep a record in the store; a night has its own.
+FLOWS = ["transfer-learning", "study", "search", "reproduce"]
 NOTE = "Its process died; headstart found it at a later start. Run again: it goes on from there."
 
 
@@ -61,7 +63,7 @@ def _without_record(client: "SyncPrefectClient", store: Store) -> list["FlowRun"
 
     recorded = {record.flow_run_id for record in load_runs(store.root)}
     under_way = client.read_flow_runs(
-        flow_filter=FlowFilter.model_validate({"name": {"any_": ["transfer-learning"]}}),
+        flow_filter=FlowFilter.model_validate({"name": {"any_": FLOWS}}),
         flow_run_filter=FlowRunFilter.model_validate(
             {"state": {"type": {"any_": ["PENDING", "RUNNING", "CANCELLING"]}}}
         ),

@@ -56,8 +56,9 @@ class LiveProgress:
         client = get_client(sync_client=True)
         told: dict[str, Event] = {}
         try:
-            # Given to the flow before it starts, they would go to each task too, and Prefect asks
-            # its server about concurrency limits for each new set of tags of a task.
+            # Given to the flow before it starts, they would go to each task too, and a task with
+            # tags asks the server about their concurrency limits. While that writes what other
+            # tasks tell, it often says to ask again in two seconds.
             client.update_flow_run(self.flow_run_id, tags=self.tags)
             while not self.finished.wait(EVERY):
                 self._tell(client, told)

@@ -186,8 +186,6 @@ def _run_flow(
     if screen.is_terminal and not (screen.is_dumb_terminal or output.quiet):
         watcher = Display(screen, [step.name for step in prepared.steps], last_times)
     with server.connection() as prefect_server:
-        import prefect
-
         flow = program.load()
         if not prepared.is_idle:
             import_libraries()
@@ -195,8 +193,7 @@ def _run_flow(
         with server.used_by_prefect(prefect_server.url), watcher, progress.listening(watcher):
             for name in bury_ghosts(store):
                 output.remarks.print(f"Run {name} had died: marked as crashed in Prefect.")
-            # The tasks' own tag: a further one would cost each task a question to the server.
-            with beginning(store.root), prefect.tags("headstart"):
+            with beginning(store.root):
                 done: RunRecord = flow(config=config, rerun=rerun, store=str(store.root))
                 return done
 

@@ -94,9 +94,6 @@ def as_task(
         cast(Callable[..., Ref], body),
         name=stage.name,
         description=stage.summary,
-        # One set for all: Prefect asks its server about concurrency limits for each new set of
-        # tags, which takes up to two seconds. The name already tells stages apart.
-        tags={"headstart"},
         task_run_name=lambda: stage.describe(runtime.task_run.parameters),
         cache_policy=policy,
         refresh_cache=refresh,

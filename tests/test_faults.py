@@ -521,19 +521,21 @@ def test_truncated_result_records_heal(tiny: Any, finished: Any) -> None:
     assert digests_of(done) == digests_of(finished[1])
 
 
-def test_a_run_killed_before_its_first_record_is_not_left_running(headstart: Any) -> None:
+def test_runs_killed_before_their_first_record_are_not_left_running(headstart: Any) -> None:
     headstart("ui")
-    killed = headstart.start_python(
-        "-c",
-        "import os, signal, sys, flows.account as flow\n"
-        "flow.save_run = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from flows.cli import main\n"
-        "main(sys.argv[1:])",
-        *("run", "--tiny", *SMALL_ARGUMENTS),
-    )
-    killed.communicate()
-    assert killed.returncode == -signal.SIGKILL
-    assert left_running(headstart)
+    for command in ("study", "search", "run"):
+        killed = headstart.start_python(
+            "-c",
+            "import os, signal, sys, flows.account as flow\n"
+            "flow.save_run = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "from flows.cli import main\n"
+            "main(sys.argv[1:])",
+            *(command, "--tiny"),
+        )
+        killed.communicate()
+        assert killed.returncode == -signal.SIGKILL
+        # Each has buried the one before.
+        assert len(left_running(headstart)) == 1
     assert end(start_small(headstart))[0] == 0
     assert left_running(headstart) == []
 

@@ -91,6 +91,10 @@ def test_a_run_can_be_found_by_its_tags(shown):
     assert first["flow_run_id"] in {run["id"] for run in found}
 
 
+def test_no_task_asks_the_server_about_limits_of_its_tags(shown):
+    assert not [run for run in shown[0].prefect("task_runs/filter", limit=200) if run["tags"]]
+
+
 def published(shown):
     """What the stage publish says of its figures."""
     manifest = Store(shown[0].store).latest("publish")
