@@ -41,7 +41,7 @@ from flows.recipes import reproduce as run_recipes
 from flows.running import Output, Program, show_plan
 from flows.running import run as run_pipeline
 from flows.selection import Rerun
-from flows.stopping import Terminated, heed, meant
+from flows.stopping import Terminated, heed, leave, meant
 from flows.terminal import NARROW, Screen, mute
 from flows.trials import search as run_trials
 from models.config import Config, ConfigError, to_toml
@@ -430,7 +430,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open to the end
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - open to the end
     heed()
-    sys.exit(_run_command(sys.argv[1:] if arguments is None else arguments))
+    code = _run_command(sys.argv[1:] if arguments is None else arguments)
+    if code in (INTERRUPTED, TERMINATED):
+        leave(code)
+    sys.exit(code)
 
 
 def _run_command(arguments: Sequence[str]) -> int:

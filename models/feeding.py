@@ -227,10 +227,14 @@ def to_tensor(rows: Array) -> Any:
 def _read_ahead(reads: Iterable[Callable[[], Result]]) -> Generator[Result]:
     """Calls each function in a thread while the result of the one before is in use."""
     ahead: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(1) as pool:
+    pool = ThreadPoolExecutor(1)
+    try:
         for read in reads:
             ahead.append(pool.submit(read))
             if len(ahead) > 1:
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+    finally:
+        # Whoever stops early does not wait for what it no longer wants.
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -4,9 +4,10 @@ A run is a function of model, rows, settings and seed. Nothing here knows of fil
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -14,9 +15,10 @@ import keras
 import numpy as np
 
 from models.config import Training
-from models.feeding import Array, Change, Feed, Sliceable, choose_block_rows, to_tensor
+from models.feeding import Array, Block, Change, Feed, Sliceable, choose_block_rows, to_tensor
 from models.optimizers import build_optimizer
 from models.programs import Program, RowLoss, find_shared_program
+from models.runtime import interruptibly
 from models.tuning import Rules, Tuning
 
 Arrays = tuple[Array, ...]
@@ -208,12 +210,13 @@ def fit(
         list(callbacks), model=model, verbose=0, epochs=settings.max_epochs
     )
     epochs = train.epochs(seed, state.epoch, settings.max_epochs)
-    with _shown_to_callbacks(model, own), closing(epochs):
+    with _shown_to_callbacks(model, own), _closing(epochs), interruptibly() as call:
         listeners.on_train_begin()
         while not (state.is_finished(settings) or model.stop_training):
             listeners.on_epoch_begin(state.epoch)
             variables = [*model.variables, *own.variables, *tuning.variables]
-            logs = program.run(variables, train, next(epochs), held_out)
+            blocks = next(epochs)
+            logs = call(partial(program.run, variables, train, blocks, held_out))
             _check_finite(logs, state.epoch + 1)
             logs["learning_rate"] = float(own.learning_rate)
             listeners.on_epoch_end(state.epoch, dict(logs))
@@ -299,6 +302,17 @@ def _assign(variables: Sequence[Any], values: Arrays) -> None:
         raise ValueError(msg)
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
+
+
+@contextmanager
+def _closing(epochs: Generator[Iterator[Block]]) -> Iterator[None]:
+    """Ends the reading ahead."""
+    try:
+        yield
+    finally:
+        # An epoch that nobody waits for any more may be reading at this moment.
+        with suppress(ValueError):
+            epochs.close()
 
 
 @contextmanager

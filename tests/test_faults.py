@@ -540,6 +540,20 @@ def test_runs_killed_before_their_first_record_are_not_left_running(headstart: A
     assert left_running(headstart) == []
 
 
+def test_a_run_stopped_in_the_middle_of_an_epoch_is_not_left_running(headstart: Any) -> None:
+    headstart("ui")
+    # One epoch takes half a minute, in which Python has nothing to do.
+    large = ("--set", "network.units=1000", "--set", "pretrain.batch_size=1")
+    process = headstart.start("run", "--tiny", *large, "--set", "pretrain.augment=false")
+    while not any(name.startswith("pretrain") for name in left_running(headstart)):
+        time.sleep(0.2)
+    time.sleep(5)
+    process.terminate()
+    _, err = process.communicate(timeout=600)
+    assert process.returncode == 143, err
+    assert left_running(headstart) == []
+
+
 class Server:
     """A Prefect server at one address, to be killed and started again."""
 

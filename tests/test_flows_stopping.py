@@ -33,6 +33,33 @@ def test_a_signal_that_became_another_error_is_still_told_as_what_it_was(
     ]
 
 
+# Nothing of Python's own, which a signal could end: so it is while a program is compiled or runs.
+COMPUTING = """
+import os, signal, time
+from flows import cli
+from models.runtime import interruptibly
+
+def compute():
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(600)
+
+def config(*_, **__):
+    with interruptibly() as call:
+        call(compute)
+
+cli._config = config
+cli.main(["config"])
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_is_heeded_while_something_is_computed(headstart, name, code):
+    process = headstart.start_python("-c", COMPUTING.format(name=name))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert err.endswith("the same command goes on where this one stopped\n")
+
+
 def test_an_error_without_a_signal_stays_what_it_is():
     error = ValueError("rubbish")
     assert meant(error) is error

@@ -1,8 +1,12 @@
 import csv
 import hashlib
 import io
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -334,6 +338,43 @@ def test_order_is_a_permutation_drawn_from_seed_and_epoch() -> None:
     np.testing.assert_array_equal(order, draw_order(100, 1, 0))
     for other in (draw_order(100, 1, 1), draw_order(100, 0, 1)):
         assert not np.array_equal(order, other)
+
+
+def test_epochs_run_beside_the_main_thread_which_heeds_signals(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads, run = [], programs.Program.run
+    monkeypatch.setattr(
+        programs.Program,
+        "run",
+        lambda *args: (threads.append(threading.current_thread()), run(*args))[1],
+    )
+    train(build(), *TRAIN, settings=SETTINGS)
+    assert len(threads) == SETTINGS.max_epochs
+    assert threading.main_thread() not in threads
+
+
+def test_an_interrupt_while_an_epoch_reads_comes_out_as_one() -> None:
+    class Rows:
+        """The last block of the second epoch takes long, and somebody loses patience."""
+
+        read = 0
+
+        def __len__(self) -> int:
+            return len(TRAIN[0])
+
+        def __getitem__(self, where: slice) -> Array:
+            last = where.stop == len(self)
+            self.read += last
+            if last and self.read == 2:
+                time.sleep(0.5)
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.5)
+            return TRAIN[0][where]
+
+    settings = SETTINGS.model_copy(update={"order": "sequential"})
+    with pytest.raises(KeyboardInterrupt):
+        train(build(), Rows(), TRAIN[1], settings=settings, block_rows=16)
 
 
 # --- Equal models share one program ---
