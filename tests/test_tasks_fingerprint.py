@@ -638,19 +638,26 @@ def matters(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def semantic_edits(original: Project, chance: random.Random) -> Iterator[Edit]:
-    """Edits that change a meaning in a module of one stage after the other."""
+    """Edits that change a meaning: for each stage one that it reaches, then any in its modules."""
     modules = {str(path.relative_to(original.root)): m for m, path in original.paths.items()}
-    for reached in itertools.cycle(codes(original).values()):
-        file = chance.choice(sorted({label.partition(":")[0] for label in reached}))
-        module = modules[file]
-        tree = ast.parse(original.paths[module].read_text())
-        statements = (s for s in tree.body if not says_nothing(s))
-        places = [(s, node) for s in statements for node in matters(s)]
-        if places:
-            statement, node = chance.choice(places)
-            for_checkers = "TYPE_CHECKING" in ast.unparse(statement).partition("\n")[0]
-            if not for_checkers and change_meaning(node):
-                yield module, ast.unparse(tree), label_of(statement)
+    stages = codes(original).values()
+    for turn, reached in enumerate(itertools.cycle(stages)):
+        found = False
+        while not found:
+            file = chance.choice(sorted({label.partition(":")[0] for label in reached}))
+            module = modules[file]
+            tree = ast.parse(original.paths[module].read_text())
+            statements = [s for s in tree.body if not says_nothing(s)]
+            if turn < len(stages):
+                statements = [
+                    s for s in statements if {f"{file}: {n}" for n in label_of(s)} & reached.keys()
+                ]
+            places = [(s, node) for s in statements for node in matters(s)]
+            if places:
+                statement, node = chance.choice(places)
+                for_checkers = "TYPE_CHECKING" in ast.unparse(statement).partition("\n")[0]
+                found = not for_checkers and change_meaning(node)
+        yield module, ast.unparse(tree), label_of(statement)
 
 
 @pytest.mark.slow
