@@ -1,4 +1,4 @@
-"""TensorFlow as this process runs it."""
+"""TensorFlow as this process runs it: on how many threads, and heeding signals meanwhile."""
 
 import threading
 from collections.abc import Callable, Iterator

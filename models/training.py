@@ -142,6 +142,8 @@ def fit(
     thread count.
 
     An epoch is one compiled program, so callbacks are called around epochs, not around batches.
+    Interrupted in the main thread, it ends at once; the epoch under way does so in a thread of its
+    own, and may still change the model.
     Fits in several threads run at the same time and to the same bits; only those of equal models
     and settings share a program, and take turns at it.
 

@@ -642,22 +642,29 @@ def semantic_edits(original: Project, chance: random.Random) -> Iterator[Edit]:
     modules = {str(path.relative_to(original.root)): m for m, path in original.paths.items()}
     stages = codes(original).values()
     for turn, reached in enumerate(itertools.cycle(stages)):
-        found = False
-        while not found:
+        edit = None
+        while edit is None:
             file = chance.choice(sorted({label.partition(":")[0] for label in reached}))
-            module = modules[file]
-            tree = ast.parse(original.paths[module].read_text())
-            statements = [s for s in tree.body if not says_nothing(s)]
-            if turn < len(stages):
-                statements = [
-                    s for s in statements if {f"{file}: {n}" for n in label_of(s)} & reached.keys()
-                ]
-            places = [(s, node) for s in statements for node in matters(s)]
-            if places:
-                statement, node = chance.choice(places)
-                for_checkers = "TYPE_CHECKING" in ast.unparse(statement).partition("\n")[0]
-                found = not for_checkers and change_meaning(node)
-        yield module, ast.unparse(tree), label_of(statement)
+            names = {label.partition(": ")[2] for label in reached if label.startswith(f"{file}:")}
+            edit = draw_edit(original, modules[file], names if turn < len(stages) else None, chance)
+        yield edit
+
+
+def draw_edit(
+    original: Project, module: str, names: set[str] | None, chance: random.Random
+) -> Edit | None:
+    """An edit of one of some names, or of any; None if what was drawn cannot be changed."""
+    tree = ast.parse(original.paths[module].read_text())
+    statements = (s for s in tree.body if not says_nothing(s))
+    wanted = (s for s in statements if names is None or names & label_of(s))
+    places = [(s, node) for s in wanted for node in matters(s)]
+    if not places:
+        return None
+    statement, node = chance.choice(places)
+    for_checkers = "TYPE_CHECKING" in ast.unparse(statement).partition("\n")[0]
+    if for_checkers or not change_meaning(node):
+        return None
+    return module, ast.unparse(tree), label_of(statement)
 
 
 @pytest.mark.slow
