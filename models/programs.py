@@ -18,6 +18,7 @@ import tensorflow as tf
 from models.config import Training
 from models.feeding import Array, Block, Feed, Sliceable, to_tensor
 from models.optimizers import build_optimizer
+from models.runtime import start_xla
 from models.tuning import LayerRule, Rules, Tuning
 
 RowLoss = Callable[[Any, Any], Any]
@@ -348,6 +349,8 @@ class Compiled:
         self._function = function
         self._call = tf.function(function, jit_compile=xla)
         self._ran = False
+        if xla:
+            start_xla()
 
     def __call__(self, *args: Any) -> Any:
         """Calls the program; the first call compiles it."""

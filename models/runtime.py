@@ -1,15 +1,21 @@
 """TensorFlow as this process runs it: on how many threads, and heeding signals meanwhile."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import cache
 from typing import TypeVar
 
 import tensorflow as tf
 
 Result = TypeVar("Result")
+
+# Vectors as wide as the processor has them: an epoch takes a seventh less.
+_XLA_OPTION = "--xla_cpu_prefer_vector_width=512"
+_starting = threading.Lock()
 
 
 def use_threads(threads: int) -> None:
@@ -45,3 +51,26 @@ def interruptibly() -> Iterator[Callable[[Callable[[], Result]], Result]]:
         yield lambda function: pool.submit(copy_context().run, function).result()
     finally:
         pool.shutdown(wait=False)
+
+
+def start_xla() -> None:
+    """Starts TensorFlow's XLA with an option for speed, unless it runs already.
+
+    It reads ``XLA_FLAGS`` once in a process. What the user has there comes last, so it counts;
+    afterwards it is as it was, since another library's XLA may not know this option.
+    """
+    with _starting:
+        _start_xla_once()
+
+
+@cache
+def _start_xla_once() -> None:
+    given = os.environ.get("XLA_FLAGS")
+    os.environ["XLA_FLAGS"] = f"{_XLA_OPTION} {given or ''}"
+    try:
+        tf.function(lambda: tf.constant(0), jit_compile=True)()
+    finally:
+        if given is None:
+            del os.environ["XLA_FLAGS"]
+        else:
+            os.environ["XLA_FLAGS"] = given

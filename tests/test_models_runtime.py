@@ -1,0 +1,34 @@
+"""How TensorFlow is started."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.fingerprint import ROOT
+
+START = (
+    "import os; from models.runtime import start_xla; start_xla(); print(os.environ['XLA_FLAGS'])"
+)
+
+
+@pytest.mark.parametrize("width", [512, 128])
+def test_xla_starts_with_wide_vectors_unless_the_user_says_otherwise(
+    tmp_path: Path, width: int
+) -> None:
+    given = f"--xla_dump_to={tmp_path}"
+    if width != 512:
+        given += f" --xla_cpu_prefer_vector_width={width}"
+    done = subprocess.run(
+        [sys.executable, "-c", START],
+        env={**os.environ, "XLA_FLAGS": given},
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    (options,) = tmp_path.glob("*.debug_options")
+    assert f"xla_cpu_prefer_vector_width: {width}" in options.read_text().splitlines()
+    assert done.stdout.strip() == given
