@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,6 +27,9 @@ BLOCK_BYTES = 2**28
 # Long enough to be read quickly from a disk, short enough for a block to hold many.
 _PIECE_ROWS = 512
 _PIECES = 16
+# The step of SplitMix64, and what of a key is hash: the rest is a row's number.
+_STEP = np.uint64(0x9E3779B97F4A7C15)
+_HASH = np.uint64(0xFFFFFFFF00000000)
 
 
 class Sliceable(Protocol):
@@ -138,8 +141,45 @@ def choose_block_rows(x: Sliceable, batch_size: int, block_rows: int = 0) -> int
 
 def draw_order(rows: int, seed: int, epoch: int) -> Array:
     """Draws the order of one epoch's rows, from nothing but the seed and the epoch."""
-    order = np.random.default_rng([seed, epoch]).permutation(rows)
-    return order.astype(np.int32)
+    order: Array = draw_orders([rows], [seed], epoch)[0]
+    return order
+
+
+def draw_orders(lengths: Sequence[int] | Array, seeds: Sequence[int], epoch: int) -> Array:
+    """Draws the orders of one epoch's rows for several trainings at once.
+
+    Rows are sorted by a hash of the seed, the epoch and the row's number: the mixing function
+    of SplitMix64 (Steele, Lea, Flood 2014, Fast splittable pseudorandom number generators).
+
+    Args:
+        lengths: How many rows each training has.
+        seeds: The seed of each.
+        epoch: The first is 0.
+
+    Returns:
+        Row numbers, ``(trainings, longest)``; beyond a training's length they mean nothing.
+    """
+    rows = np.arange(max(lengths), dtype=np.uint64)
+    starts = _mix(_mix(np.array([seed % 2**64 for seed in seeds], np.uint64)) + np.uint64(epoch))
+    keys = _mix(starts[:, None] + rows * _STEP)
+    # The row's number is part of its key, so sorting the keys sorts the rows.
+    keys &= _HASH
+    keys |= rows
+    if min(lengths) < len(rows):
+        keys |= np.where(rows < np.array(lengths)[:, None], np.uint64(0), _HASH)
+    keys.sort(axis=1)
+    return keys.astype(np.uint32).view(np.int32)
+
+
+def _mix(state: Array) -> Array:
+    """SplitMix64's, of numbers of 64 bits."""
+    mixed = state + _STEP
+    mixed ^= mixed >> np.uint64(30)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    mixed ^= mixed >> np.uint64(27)
+    mixed *= np.uint64(0x94D049BB133111EB)
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def draw_blocks(rows: int, size: int, seed: int, epoch: int) -> Iterator[tuple[list[slice], Array]]:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.config import HeadTraining
-from models.feeding import Array, draw_order
+from models.feeding import Array, draw_orders
 from models.networks import build_head, draw_head_kernels
 from models.optimizers import choose_rate, start_slots, update
 from models.programs import Compiled, is_on_gpu
@@ -199,15 +199,16 @@ class _Trainer:
         self.settings = settings
         self.shape = (len(heads), classes, x.shape[1] + 1)
         self.tile = math.ceil(len(heads) / math.ceil(len(heads) / TILE))
-        self.rows = [_all_or(head.rows, len(x)) for head in heads]
-        longest = max(map(len, self.rows))
+        self.lengths = np.array([len(_all_or(head.rows, len(x))) for head in heads], np.int32)
+        longest = int(self.lengths.max())
+        self.rows = _stack_rows(heads, len(x), longest)
         self.batch = min(settings.batch_size, longest)
         self.batches = math.ceil(longest / self.batch)
         self.data = [*map(tf.constant, (_with_ones(x), y.astype(np.int32)))]
         self.validation = _block_up(*validation)
         self.shares, self.kinds = _share_out(heads, len(validation[0]), self.validation[1].shape)
         self.own = _settings_of(heads)
-        ragged = any(len(rows) != self.batches * self.batch for rows in self.rows)
+        ragged = bool((self.lengths != self.batches * self.batch).any())
         self.program = _compile_epoch(settings, any(head.dropout for head in heads), ragged)
 
     def begin(self) -> HeadsState:
@@ -245,21 +246,15 @@ class _Trainer:
             *(tf.constant(part[padded]) for part in (state.weights, state.slots, state.steps)),
         )
         *after, trained, validated = (part.numpy()[: len(tile)] for part in results)
-        rows = np.array([len(self.rows[head]) for head in tile])[:, None]
-        return [*after, np.hstack([trained / rows, validated])]
+        return [*after, np.hstack([trained / self.lengths[tile, None], validated])]
 
     def _draw_batches(self, tile: Array, epoch: int) -> tuple[Array, Array]:
         """Row numbers ``(batches, heads, batch)`` and how many of a batch are rows."""
-        order = np.zeros((len(tile), self.batches * self.batch), np.int32)
-        lengths = np.zeros(len(tile), np.int32)
-        drawn: dict[tuple[int, int], Array] = {}
-        for place, head in enumerate(tile):
-            rows, seed = self.rows[head], self.heads[head].seed
-            key = len(rows), seed
-            if key not in drawn:
-                drawn[key] = draw_order(len(rows), seed, epoch)
-            order[place, : len(rows)] = rows[drawn[key]]
-            lengths[place] = len(rows)
+        lengths = self.lengths[tile]
+        order = draw_orders(lengths, [self.heads[head].seed for head in tile], epoch)
+        if self.rows is not None:
+            order = np.take_along_axis(self.rows[tile], order, axis=1)
+        order = np.pad(order, [(0, 0), (0, self.batches * self.batch - order.shape[1])])
         starts = self.batch * np.arange(self.batches, dtype=np.int32)[:, None]
         counts = np.clip(lengths - starts, 0, self.batch)
         return order.reshape(len(tile), self.batches, self.batch).swapaxes(0, 1), counts
@@ -302,6 +297,17 @@ def _settings_of(heads: Sequence[Head]) -> list[Array]:
 
 def _all_or(rows: Array | None, count: int) -> Array:
     return np.arange(count) if rows is None else rows
+
+
+def _stack_rows(heads: Sequence[Head], count: int, longest: int) -> Array | None:
+    """The numbers of each head's rows, ``(heads, longest)``; None if each trains on all."""
+    if all(head.rows is None for head in heads):
+        return None
+    stacked = np.zeros((len(heads), longest), np.int32)
+    for place, head in enumerate(heads):
+        rows = _all_or(head.rows, count)
+        stacked[place, : len(rows)] = rows
+    return stacked
 
 
 def _with_ones(x: Array) -> Array:

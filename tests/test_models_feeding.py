@@ -9,7 +9,7 @@ import pytest
 
 from models.augmentation import augment
 from models.config import Augmentation, Network, Training
-from models.feeding import Array, Feed, choose_block_rows, draw_blocks, draw_order
+from models.feeding import Array, Feed, choose_block_rows, draw_blocks, draw_order, draw_orders
 from models.networks import build_classifier, build_trunk
 from models.programs import predict
 from models.training import State, fit
@@ -91,6 +91,41 @@ def test_rows_of_one_block_are_read_once() -> None:
     (first,), (second,) = map(list, feed.epochs(seed=1, first=0, last=2))
     assert first[0] is second[0]
     np.testing.assert_array_equal(first[2], draw_order(230, 1, 0))
+
+
+# --- The order of rows ---
+
+
+def test_an_order_is_a_permutation_drawn_from_seed_and_epoch() -> None:
+    order = draw_order(100, 1, 0)
+    assert sorted(order) == list(range(100))
+    np.testing.assert_array_equal(order, draw_order(100, 1, 0))
+    for other in (draw_order(100, 1, 1), draw_order(100, 0, 1), draw_order(100, 2**64 - 1, 0)):
+        assert not np.array_equal(order, other)
+
+
+def test_orders_drawn_together_are_those_drawn_alone() -> None:
+    lengths, seeds = [7, 40, 1, 40], [3, 3, 2**70, 0]
+    orders = draw_orders(lengths, seeds, 5)
+    assert orders.shape == (4, 40)
+    for order, length, seed in zip(orders, lengths, seeds, strict=True):
+        np.testing.assert_array_equal(order[:length], draw_order(length, seed, 5))
+
+
+@pytest.mark.parametrize("neighbours", ["seeds", "epochs"])
+def test_each_row_comes_at_each_place_equally_often(neighbours: str) -> None:
+    draws, rows = 20_000, 8
+    if neighbours == "seeds":
+        orders = draw_orders([rows] * draws, range(draws), 0)
+    else:
+        orders = np.array([draw_order(rows, 42, epoch) for epoch in range(draws)])
+    counts = np.array([np.bincount(column, minlength=rows) for column in orders.T])
+    expected = draws / rows
+    # 49 degrees of freedom: above 94.6 by chance once in ten thousand.
+    assert ((counts - expected) ** 2 / expected).sum() < 94.6
+    # One order says nothing of the next: the same row stands first once in eight.
+    same = (orders[1:, 0] == orders[:-1, 0]).sum()
+    assert abs(same - expected) < 4 * np.sqrt(expected * (1 - 1 / rows))
 
 
 # --- Training on blocks ---

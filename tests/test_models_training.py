@@ -332,14 +332,6 @@ def test_dropout_draws_from_the_seed() -> None:
     assert losses[0]["loss"] != losses[2]["loss"]
 
 
-def test_order_is_a_permutation_drawn_from_seed_and_epoch() -> None:
-    order = draw_order(100, 1, 0)
-    assert sorted(order) == list(range(100))
-    np.testing.assert_array_equal(order, draw_order(100, 1, 0))
-    for other in (draw_order(100, 1, 1), draw_order(100, 0, 1)):
-        assert not np.array_equal(order, other)
-
-
 def test_epochs_run_beside_the_main_thread_which_heeds_signals(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
