@@ -21,8 +21,8 @@ from models.networks import build_head, draw_head_kernels
 from models.optimizers import choose_rate, start_slots, update
 from models.programs import Compiled, is_on_gpu
 
-# As many heads as one core's cache holds with their moments and batches, at 100 units.
-TILE = 64
+# More heads take less time each, until their weights, moments and batches outgrow a core's cache.
+TILE = 128
 _VALIDATION_ROWS = 1000
 _LOGS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -198,7 +198,7 @@ class _Trainer:
         self.heads = heads
         self.settings = settings
         self.shape = (len(heads), classes, x.shape[1] + 1)
-        self.tile = math.ceil(len(heads) / math.ceil(len(heads) / TILE))
+        self.tile = _choose_tile(len(heads))
         self.lengths = np.array([len(_all_or(head.rows, len(x))) for head in heads], np.int32)
         longest = int(self.lengths.max())
         self.rows = _stack_rows(heads, len(x), longest)
@@ -208,8 +208,12 @@ class _Trainer:
         self.validation = _block_up(*validation)
         self.shares, self.kinds = _share_out(heads, len(validation[0]), self.validation[1].shape)
         self.own = _settings_of(heads)
-        ragged = bool((self.lengths != self.batches * self.batch).any())
-        self.program = _compile_epoch(settings, any(head.dropout for head in heads), ragged)
+        needs = _Needs(
+            dropout=any(head.dropout for head in heads),
+            l2=any(head.l2 for head in heads),
+            ragged=bool((self.lengths != self.batches * self.batch).any()),
+        )
+        self.program = _compile_epoch(settings, needs)
 
     def begin(self) -> HeadsState:
         """The state before the first epoch."""
@@ -282,7 +286,7 @@ def _advance(state: HeadsState, active: Array, results: list[Array]) -> HeadsSta
 
 
 def _put(array: Array, where: Array, values: Any) -> Array:
-    changed = array.copy()
+    changed = array.copy() if len(where) < len(array) else np.empty_like(array)
     changed[where] = values
     return changed
 
@@ -293,6 +297,13 @@ def _settings_of(heads: Sequence[Head]) -> list[Array]:
     # The seed that `fit` gives to the one layer that draws.
     seeds = [np.random.SeedSequence(head.seed).generate_state(1)[0] >> 1 for head in heads]
     return [*np.array(numbers, np.float32).T, np.array(seeds, np.int32)]
+
+
+def _choose_tile(count: int) -> int:
+    """Heads of a tile: all if they are few, else so that two threads have as many tiles each."""
+    if count <= TILE // 2:
+        return count
+    return math.ceil(count / (2 * math.ceil(count / (2 * TILE))))
 
 
 def _all_or(rows: Array | None, count: int) -> Array:
@@ -352,21 +363,35 @@ def _share_out(heads: Sequence[Head], count: int, blocked: Sequence[int]) -> tup
 # --- The program ---
 
 
+@dataclass(frozen=True)
+class _Needs:
+    """What costs time in every step, and that most heads can do without.
+
+    Attributes:
+        dropout: Whether any head has dropout.
+        l2: Whether any head has L2.
+        ragged: Whether any batch of any head is not full.
+    """
+
+    dropout: bool
+    l2: bool
+    ragged: bool
+
+
 @lru_cache(maxsize=8)
-def _compile_epoch(settings: HeadTraining, dropout: bool, ragged: bool) -> Compiled:
-    """Compiles the epoch of a tile; less is to do if every batch of every head is full."""
+def _compile_epoch(settings: HeadTraining, needs: _Needs) -> Compiled:
+    """Compiles the epoch of a tile."""
 
     def train_and_validate(*arguments: Any) -> Any:
-        return _train_and_validate(settings, dropout, ragged, *arguments)
+        return _train_and_validate(settings, needs, *arguments)
 
     # Where ``fit`` does without XLA: that draws other numbers from the same seed.
-    return Compiled(train_and_validate, xla=is_on_gpu() or not dropout)
+    return Compiled(train_and_validate, xla=is_on_gpu() or not needs.dropout)
 
 
 def _train_and_validate(
     settings: HeadTraining,
-    dropout: bool,
-    ragged: bool,
+    needs: _Needs,
     x: Any,
     y: Any,
     x_val: Any,
@@ -383,15 +408,16 @@ def _train_and_validate(
     steps: Any,
 ) -> Any:
     """One epoch of a tile of heads; see ``_Trainer.run`` for what it is given."""
+    factors = l2 if needs.l2 else None
     sums = tf.zeros((weights.shape[0], 2))
     moments = tuple(tf.unstack(slots, axis=1)) if slots.shape[1] else ()
     for batch in tf.range(order.shape[0]):
         inputs, labels = tf.gather(x, order[batch]), tf.gather(y, order[batch])
-        if dropout:
+        if needs.dropout:
             inputs *= _draw_kept(inputs.shape, dropouts, seeds, steps)
         # A constant, of which the compiler makes nothing.
-        count = counts[batch] if ragged else tf.fill(steps.shape, order.shape[2])
-        gradient, losses, right = _differentiate(weights, inputs, labels, count, l2)
+        count = counts[batch] if needs.ragged else tf.fill(steps.shape, order.shape[2])
+        gradient, losses, right = _differentiate(weights, inputs, labels, count, factors)
         new, new_moments = update(
             settings,
             weights,
@@ -407,7 +433,7 @@ def _train_and_validate(
         steps += tf.cast(count > 0, steps.dtype)
         sums += tf.stack([losses, right], axis=1)
     slots = tf.stack(moments, axis=1) if moments else slots
-    return weights, slots, steps, sums, _validate(weights, x_val, y_val, shares, l2)
+    return weights, slots, steps, sums, _validate(weights, x_val, y_val, shares, factors)
 
 
 def _differentiate(weights: Any, inputs: Any, labels: Any, count: Any, l2: Any) -> Any:
@@ -418,63 +444,65 @@ def _differentiate(weights: Any, inputs: Any, labels: Any, count: Any, l2: Any) 
         inputs: ``(heads, batch, units + 1)``.
         labels: ``(heads, batch)``.
         count: How many rows of the batch are real, ``(heads,)``.
-        l2: ``(heads,)``.
+        l2: ``(heads,)``, or None if no head has any.
 
     Returns:
         Gradient as ``weights``, losses with penalty and right answers, ``(heads,)`` each.
     """
+    heads, classes, _ = weights.shape
     real = tf.sequence_mask(count, labels.shape[1], tf.float32)
     rows = tf.cast(count, tf.float32)
-    logits = tf.matmul(weights, inputs, transpose_b=True)
-    losses, right, likely = _judge(logits, labels)
-    targets = tf.one_hot(labels, weights.shape[1], axis=1)
-    each = (likely - targets) * (real / tf.maximum(rows, 1)[:, None])[:, None]
-    kernels = _without_bias(weights)
-    gradient = tf.matmul(each, inputs) + 2 * l2[:, None, None] * kernels
-    penalties = l2 * tf.reduce_sum(kernels**2, axis=(1, 2))
+    # Classes first: then the rest runs along the rows of all heads together.
+    logits = tf.einsum("hcu,hbu->chb", weights, inputs)
+    losses, right, likely = _judge(tf.reshape(logits, (classes, -1)), tf.reshape(labels, [-1]))
+    targets = tf.one_hot(tf.reshape(labels, [-1]), classes, axis=0)
+    each = (likely - targets) * tf.reshape(real / tf.maximum(rows, 1)[:, None], [-1])
+    gradient = tf.einsum("chb,hbu->hcu", tf.reshape(each, (classes, heads, -1)), inputs)
+    penalties, slope = _penalise(weights, l2)
     return (
-        gradient,
-        tf.reduce_sum(losses * real, axis=1) + penalties * rows,
-        tf.reduce_sum(right * real, axis=1),
+        gradient + slope,
+        tf.reduce_sum(tf.reshape(losses, real.shape) * real, axis=1) + penalties * rows,
+        tf.reduce_sum(tf.reshape(right, real.shape) * real, axis=1),
     )
 
 
 def _validate(weights: Any, x: Any, y: Any, shares: Any, l2: Any) -> Any:
     """Mean loss with penalty and accuracy of each head, ``(heads, 2)``."""
-    heads, classes, columns = weights.shape
+    heads, classes, _ = weights.shape
     losses, right = tf.zeros(heads), tf.zeros(heads)
     for block in tf.range(x.shape[0]):
-        logits = tf.matmul(tf.reshape(weights, (-1, columns)), x[block], transpose_b=True)
-        labels = tf.broadcast_to(y[block], (heads, x.shape[1]))
-        judged = _judge(tf.reshape(logits, (heads, classes, -1)), labels)
-        losses += tf.reduce_sum(judged[0] * shares[block], axis=1)
-        right += tf.reduce_sum(judged[1] * shares[block], axis=1)
-    penalties = l2 * tf.reduce_sum(_without_bias(weights) ** 2, axis=(1, 2))
-    return tf.stack([losses + penalties, right], axis=1)
+        logits = tf.einsum("hcu,ru->chr", weights, x[block])
+        judged = _judge(tf.reshape(logits, (classes, -1)), tf.tile(y[block], [heads]))
+        losses += tf.reduce_sum(tf.reshape(judged[0], (heads, -1)) * shares[block], axis=1)
+        right += tf.reduce_sum(tf.reshape(judged[1], (heads, -1)) * shares[block], axis=1)
+    return tf.stack([losses + _penalise(weights, l2)[0], right], axis=1)
 
 
 def _judge(logits: Any, labels: Any) -> tuple[Any, Any, Any]:
     """Loss of each row, 1 where the likeliest class is right, and the softmax.
 
     Args:
-        logits: ``(heads, classes, rows)``; with the rows last all of it runs along them.
-        labels: ``(heads, rows)``.
+        logits: ``(classes, rows)``.
+        labels: ``(rows,)``.
     """
-    classes = tf.range(logits.shape[1])[:, None]
-    highest = tf.reduce_max(logits, axis=1, keepdims=True)
+    classes = tf.range(logits.shape[0])[:, None]
+    highest = tf.reduce_max(logits, axis=0)
     powers = tf.exp(logits - highest)
-    total = tf.reduce_sum(powers, axis=1, keepdims=True)
-    is_label = labels[:, None] == classes
-    own = tf.reduce_sum(tf.where(is_label, logits - highest, 0.0), axis=1)
+    total = tf.reduce_sum(powers, axis=0)
+    own = tf.reduce_sum(tf.where(labels == classes, logits - highest, 0.0), axis=0)
     # The first of equals, as argmax has it.
-    likeliest = tf.reduce_min(tf.where(logits == highest, classes, logits.shape[1]), axis=1)
+    likeliest = tf.reduce_min(tf.where(logits == highest, classes, logits.shape[0]), axis=0)
     right = tf.cast(likeliest == labels, tf.float32)
-    return tf.math.log(total[:, 0]) - own, right, powers / total
+    return tf.math.log(total) - own, right, powers / total
 
 
-def _without_bias(weights: Any) -> Any:
+def _penalise(weights: Any, l2: Any) -> tuple[Any, Any]:
+    """The penalty of each head's squared weights but the biases, and its gradient."""
+    if l2 is None:
+        return 0.0, 0.0
     units = weights.shape[-1] - 1
-    return weights * tf.one_hot(units, units + 1, on_value=0.0, off_value=1.0)
+    kernels = weights * tf.one_hot(units, units + 1, on_value=0.0, off_value=1.0)
+    return l2 * tf.reduce_sum(kernels**2, axis=(1, 2)), 2 * l2[:, None, None] * kernels
 
 
 def _draw_kept(shape: Any, dropouts: Any, seeds: Any, steps: Any) -> Any:
