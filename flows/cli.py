@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -68,7 +68,7 @@ no transfer. Every stage is cached; a second run computes only what has changed.
     help_format="plaintext",
     version=lambda: importlib.metadata.version("headstart"),
     default_parameter=Parameter(negative=(), show_default=False),
-    # Interruptions and mistakes are told by _run_command, in one way for all.
+    # Interruptions and mistakes are told by run_command, in one way for all.
     suppress_keyboard_interrupt=False,
     print_error=False,
 )
@@ -424,21 +424,22 @@ def _cell(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs a command and exits with its code."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command and ends the process with its code."""
+    leave(run_command(sys.argv[1:] if arguments is None else arguments))
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Runs a command and gives its code."""
     # Started without standard streams, as some schedulers do, Python has None in their place.
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - open to the end
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - open to the end
     heed()
-    code = _run_command(sys.argv[1:] if arguments is None else arguments)
-    if code in (INTERRUPTED, TERMINATED):
-        leave(code)
-    sys.exit(code)
-
-
-def _run_command(arguments: Sequence[str]) -> int:
     try:
-        return int(app(arguments, exit_on_error=False, result_action="return_value") or DONE)
+        code = app(arguments, exit_on_error=False, result_action="return_value")
+        # Here, where it is told if there is no room for it.
+        sys.stdout.flush()
+        return int(code or DONE)
     except BrokenPipeError:
         mute(sys.stdout)  # Whoever read our output has seen enough.
         return DONE

@@ -45,7 +45,11 @@ def meant(error: BaseException) -> BaseException:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process without waiting for what its threads still compute, as Python would."""
+    """Ends the process at once.
+
+    Python would wait for what threads still compute, and take a second and more to take
+    TensorFlow apart.
+    """
     # Prefect sends its last logs, temporary files are removed.
     atexit._run_exitfuncs()  # noqa: SLF001 - there is no other way to have both
     for stream in (sys.stdout, sys.stderr):

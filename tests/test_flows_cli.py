@@ -30,9 +30,7 @@ def store(tmp_path, monkeypatch):
 
 
 def call(*arguments):
-    with pytest.raises(SystemExit) as exited:
-        cli.main(arguments)
-    return exited.value.code
+    return cli.run_command(arguments)
 
 
 def write_images(path, **changed):
@@ -236,12 +234,10 @@ def test_a_run_ends_with_every_stage_and_result(finished):
 def test_a_second_run_computes_nothing_and_imports_neither_prefect_nor_tensorflow(tiny, finished):
     code = (
         "import sys\n"
-        "from flows.cli import main\n"
-        "try:\n"
-        "    main(['run', '--tiny', '--json'])\n"
-        "finally:\n"
-        "    heavy = {'tensorflow', 'keras', 'prefect'} & set(sys.modules)\n"
-        "    print(*heavy, file=sys.stderr)\n"
+        "from flows.cli import run_command\n"
+        "run_command(['run', '--tiny', '--json'])\n"
+        "heavy = {'tensorflow', 'keras', 'prefect'} & set(sys.modules)\n"
+        "print(*heavy, file=sys.stderr)\n"
     )
     out, err = tiny.start_python("-c", code).communicate(timeout=60)
     again = json.loads(out)
