@@ -357,6 +357,13 @@ def test_a_reader_who_leaves_early_is_no_error(finished, command):
     assert "Error" not in done.stderr
 
 
+def test_results_that_find_no_room_are_an_error(headstart):
+    with open("/dev/full", "w") as full:
+        done = headstart("config", stdout=full)
+    assert done.returncode == cli.FAILED
+    assert "No space left on device" in done.stderr
+
+
 @pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
 def test_colours_are_for_terminals_that_want_them(finished, variables, coloured):
     master, slave = pty.openpty()
