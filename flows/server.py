@@ -237,19 +237,21 @@ def serve(port: int, alive: int) -> None:
     from prefect.server.api.server import create_app
 
     os.set_inheritable(alive, False)
-    server = uvicorn.Server(uvicorn.Config(create_app(), log_level="warning"))
-    threading.Thread(target=_leave_when_unused, args=(server,), daemon=True).start()
-    server.run(sockets=[socket.socket(fileno=port)])
-    # Before the users' lock goes, so that whoever waits for that does not take us for running.
-    os.close(alive)
+    # Whoever comes while it leaves waits, so a page left open must not hold it up.
+    config = uvicorn.Config(create_app(), log_level="warning", timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
+    # Open to the end, and the lock held: who waits for that then starts a new server.
+    with _file("users").open("ab") as users:
+        threading.Thread(target=_leave_when_unused, args=(server, users), daemon=True).start()
+        server.run(sockets=[socket.socket(fileno=port)])
+        # Before the users' lock goes, so that they do not take us for running.
+        os.close(alive)
 
 
-def _leave_when_unused(server: "object") -> None:
-    users = _file("users").open("ab")
+def _leave_when_unused(server: "object", users: IO[bytes]) -> None:
     while True:
         time.sleep(1)
         if not _file("keep").exists() and _is_unused(users):
-            # Held to the end: whoever comes now waits, and then starts a new one.
             server.should_exit = True  # type: ignore[attr-defined] # a uvicorn.Server
             return
 

@@ -164,10 +164,10 @@ def test_a_killed_candidate_goes_on_where_it_stopped(finished, tmp_path):
 @pytest.mark.slow
 def test_a_candidate_that_diverges_is_ranked_last_and_said(finished):
     store, called = finished
-    wild = ("search.learning_rates=0.01,1e30", "search.units=5", "network.batch_norm=true")
+    wild = ("search.learning_rates=0.01,1e38", "search.units=5", "network.batch_norm=true")
     found = run(store, *wild, "search.momentums=")
     rows = table(found)
-    assert [row["learning_rate"] for row in rows] == ["0.01", "1e+30"]
+    assert [row["learning_rate"] for row in rows] == ["0.01", "1e+38"]
     assert rows[1]["accuracy"] == ""
     assert rows[1]["failure"].startswith("fold1: Training diverged")
     assert float(found.refs["choose"].metrics["pretrain"]["learning_rate"]) == 0.01
@@ -180,7 +180,7 @@ def test_a_candidate_that_diverges_is_ranked_last_and_said(finished):
 def test_a_search_whose_candidates_all_diverge_says_what_to_do(finished):
     store, _ = finished
     with pytest.raises(StageError, match="all 2 candidates failed.*search.learning_rates"):
-        run(store, "search.learning_rates=1e29,1e30", "search.units=5", "network.batch_norm=true")
+        run(store, "search.learning_rates=1e37,1e38", "search.units=5", "network.batch_norm=true")
 
 
 def test_the_same_settings_are_the_same_candidate_wherever_they_are_drawn(finished):

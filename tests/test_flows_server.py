@@ -5,6 +5,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,16 @@ def leaves(url):
     while answers(url) and time.monotonic() < limit:
         time.sleep(0.2)
     return not answers(url)
+
+
+def is_held(file):
+    """Whether another process has a file's lock for itself."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    fcntl.flock(file, fcntl.LOCK_UN)
+    return False
 
 
 @pytest.fixture
@@ -113,6 +124,24 @@ def test_users_who_come_at_once_share_a_server_that_leaves_after_the_last(hold):
     assert answers(url)
     second.kill()
     assert leaves(url)
+
+
+@pytest.mark.slow
+def test_one_who_comes_while_the_server_leaves_waits_until_it_has_left(
+    headstart, hold, monkeypatch
+):
+    home = Path(headstart.environment["PREFECT_HOME"])
+    monkeypatch.setenv("PREFECT_HOME", str(home))
+    user = hold()
+    assert user.stdout.readline().startswith("http")
+    user.kill()
+    limit = time.monotonic() + 60
+    with (home / "headstart-server.users").open("ab") as users:
+        while not is_held(users):
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        fcntl.flock(users, fcntl.LOCK_SH)
+        assert not server._is_running()
 
 
 @pytest.mark.slow
