@@ -2,8 +2,9 @@
 
 It lives as long as a run uses it, or until told to stop once ``headstart ui`` has asked it to stay.
 Each user of it holds a shared lock on one file; the server leaves when it can take that lock for
-itself. The server holds the lock on another file from before its process starts, so it is known to
-run. The kernel frees the locks of a process that dies, so nothing is left behind.
+itself, and has it until it is gone. The server holds the lock on another file from before its
+process starts, so it is known to run. The kernel frees the locks of a process that dies, so nothing
+is left behind.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Being asked to stop, whatever became of the exception that told it.
+"""Being asked to stop, whatever became of the exception that told it; and ending at once.
 
 A signal becomes an exception wherever the program happens to be, and code in between may make
 another one of it: an interrupt inside one of pydantic's serializers comes out as a ValueError. So

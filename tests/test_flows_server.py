@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from artifacts import files
 from flows import server
 
 HOLD = """
@@ -41,16 +42,6 @@ def leaves(url):
     while answers(url) and time.monotonic() < limit:
         time.sleep(0.2)
     return not answers(url)
-
-
-def is_held(file):
-    """Whether another process has a file's lock for itself."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    fcntl.flock(file, fcntl.LOCK_UN)
-    return False
 
 
 @pytest.fixture
@@ -136,10 +127,10 @@ def test_one_who_comes_while_the_server_leaves_waits_until_it_has_left(
     assert user.stdout.readline().startswith("http")
     user.kill()
     limit = time.monotonic() + 60
+    while not files.is_held(home / "headstart-server.users"):
+        assert time.monotonic() < limit
+        time.sleep(0.01)
     with (home / "headstart-server.users").open("ab") as users:
-        while not is_held(users):
-            assert time.monotonic() < limit
-            time.sleep(0.01)
         fcntl.flock(users, fcntl.LOCK_SH)
         assert not server._is_running()
 
