@@ -79,11 +79,30 @@ def test_blocks_are_whole_batches(wished: int, rows: int) -> None:
 def test_blocks_hold_their_rows_and_labels() -> None:
     numbers = np.arange(230)
     feed = Feed(numbers * 2.0, numbers, size=64)
-    for x, y, order in next(feed.epochs(seed=1, first=0, last=1)):
+    (blocks,) = map(list, feed.epochs(seed=1, first=0, last=1))
+    assert [len(order) for *_, order in blocks] == [64, 64, 64, 38]
+    for x, y, order in blocks:
         np.testing.assert_array_equal(x, 2 * y.numpy())
         assert len(order) == len(y)
     in_turn = np.concatenate([y for _, y in feed.in_turn()])
     np.testing.assert_array_equal(in_turn, numbers)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, bool])
+@pytest.mark.parametrize("size", [16, 64, 230])
+def test_blocks_are_tensors_of_their_own_whatever_the_rows(size: int, dtype: type) -> None:
+    rows = (100 * X).astype(dtype)
+    before = rows.copy()
+    (blocks,) = map(list, Feed(rows, Y, size).epochs(seed=1, first=0, last=1))
+    # What becomes of the rows afterwards is nothing to the tensors.
+    rows[:] = 0
+    for x, y, _ in blocks:
+        assert x.dtype == (np.float32 if before.dtype.kind == "f" else dtype)
+        # TensorFlow's own operations take them to lie as its tensors do.
+        assert np.asarray(memoryview(x)).ctypes.data % 64 == 0
+        assert len(x) == len(y)
+    seen = np.concatenate([x.numpy().reshape(-1, 6) for x, _, _ in blocks])
+    np.testing.assert_array_equal(np.sort(seen, axis=0), np.sort(before, axis=0).astype(seen.dtype))
 
 
 def test_rows_of_one_block_are_read_once() -> None:
