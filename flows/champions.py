@@ -14,8 +14,8 @@ from artifacts import files, registry
 from artifacts.lineage import resolve
 from artifacts.reference import Ref
 from artifacts.store import DamagedEntry, Manifest, Store, StoreError
+from flows.importing import import_libraries
 from flows.records import find_run
-from flows.running import import_libraries
 from models.comparison import Verdict, compare
 from models.config import Config, Nightly
 from models.deliveries import Delivery, DeliveryError, Form, read_delivery

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from flows.importing import import_libraries
 from flows.options import DONE
-from flows.running import import_libraries
 from flows.terminal import Screen
 from models.datasets import fetch_dataset
 

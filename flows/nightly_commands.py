@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from artifacts.summary import percent
 from flows import server
 from flows.champion_commands import KEY_LENGTH, make_table
+from flows.importing import import_libraries
 from flows.night import list_nights, summarise
 from flows.options import (
     DONE,
@@ -21,7 +22,6 @@ from flows.options import (
     print_json,
     read_config,
 )
-from flows.running import import_libraries
 from flows.terminal import Screen
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from artifacts.store import Store
 from artifacts.summary import summarise
 from flows import server
 from flows.ghosts import bury_ghosts
+from flows.importing import import_libraries, importing
 from flows.pipeline import Job, pipeline
 from flows.preflight import Prepared, prepare
 from flows.selection import Rerun
@@ -36,9 +36,6 @@ from models.config import Config
 from tasks import progress
 from tasks.publish import LOGS
 from tasks.rank import BEST
-
-# TensorFlow's own remarks about this machine are for its developers.
-QUIET_TENSORFLOW = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,8 @@ class Program:
     def load(self) -> Any:
         """Imports Prefect and the flow."""
         module, _, name = self.flow.partition(":")
-        return getattr(importlib.import_module(module), name)
+        with importing():
+            return getattr(importlib.import_module(module), name)
 
 
 def run(
@@ -196,26 +194,6 @@ def _run_flow(
             with beginning(store.root):
                 done: RunRecord = flow(config=config, rerun=rerun, store=str(store.root))
                 return done
-
-
-def import_libraries() -> None:
-    """Imports what takes long while the server starts, which takes longer still."""
-    for name, value in QUIET_TENSORFLOW.items():
-        os.environ.setdefault(name, value)
-    with tempfile.TemporaryFile() as said:
-        # It remarks on this machine before its own settings can keep it from that.
-        terminal = os.dup(2)
-        os.dup2(said.fileno(), 2)
-        try:
-            import matplotlib.figure  # noqa: F401
-            import tensorflow  # noqa: F401
-        except Exception:
-            said.seek(0)
-            os.write(terminal, said.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
 
 
 def _show(done: RunRecord, store: Store, output: Output) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 from artifacts import files
+from flows.importing import importing
 
 LOOPBACK = "127.0.0.1"
 USUAL_PORT = 4200
@@ -109,7 +110,8 @@ def connection() -> Iterator[Connection]:
 
     Does not wait for it to answer, so that its start and other work overlap.
     """
-    from prefect.settings import get_current_settings
+    with importing():
+        from prefect.settings import get_current_settings
 
     url = get_current_settings().api.url
     if url:
@@ -234,8 +236,9 @@ def serve(port: int, alive: int) -> None:
         port: Descriptor of the socket that is bound to its port.
         alive: Descriptor of the file whose lock says that the server runs.
     """
-    import uvicorn
-    from prefect.server.api.server import create_app
+    with importing():
+        import uvicorn
+        from prefect.server.api.server import create_app
 
     os.set_inheritable(alive, False)
     # Whoever comes while it leaves waits, so a page left open must not hold it up.
