@@ -1,5 +1,6 @@
 """A flow run under way: each stage as a Prefect task, and the account of what became of it."""
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -13,8 +14,9 @@ from artifacts.reference import Ref
 from artifacts.report import save_report
 from artifacts.runs import RunRecord, StageRecord, save_run, staying_alive
 from artifacts.store import DamagedEntry, Manifest, Store
+from flows.lanes import Lanes
 from flows.live import LiveProgress
-from flows.pipeline import Job
+from flows.pipeline import Job, Stages
 from flows.preflight import Prepared, default_store, prepare
 from flows.selection import Rerun
 from flows.stopping import meant
@@ -24,6 +26,9 @@ from tasks.caching import as_task
 from tasks.stage import Arguments, Stage
 
 Show = Callable[[Store, Mapping[str, Ref], RunRecord], None]
+
+# Seconds that who interrupts a run waits for stages beside the one under way.
+PATIENCE = 0.5
 
 
 def run_job(
@@ -101,7 +106,11 @@ class FlowRun:
             if (ref := step.ref)
         }
         self.refs: dict[str, Ref] = {}
-        self.under_way = ""
+        # The stage that ended the run.
+        self.failed = ""
+        self.lanes = Lanes()
+        # Stages that run side by side end whenever they end.
+        self.accounting = threading.Lock()
         self.began = time.monotonic()
         now = datetime.now(UTC)
         flow_run_id = runtime.flow_run.id
@@ -116,14 +125,18 @@ class FlowRun:
         """Runs the pipeline to its end."""
         tags = {"headstart", *self.tags, *runtime.flow_run.tags}
         live = LiveProgress(runtime.flow_run.id, tags)
-        with staying_alive(self.store.root, self.record.run):
+        alive = staying_alive(self.store.root, self.record.run)
+        with alive, progress.listening(lambda event: self.lanes(event)):
             try:
                 self._save("running")
                 with live, progress.listening(live):
                     self._heal_and_call()
             except BaseException as raised:
                 error = meant(raised)
-                self._save("failed" if isinstance(error, Exception) else "interrupted", error)
+                status = "failed" if isinstance(error, Exception) else "interrupted"
+                self.lanes.abandon(None if status == "failed" else PATIENCE)
+                with self.accounting:
+                    self._save(status, error)
                 if error is raised:
                     raise
                 raise error from raised
@@ -140,17 +153,35 @@ class FlowRun:
     def _heal_and_call(self) -> None:
         # Each time round heals a damaged entry that was found only when it was read.
         for further in reversed(range(self.steps + 1)):
+            self.lanes = Lanes()
             try:
                 self.job(self.config, self.source, self)
                 self.show(self.store, self.refs, self._save("running"))
             except DamagedEntry as damage:
                 if not further:
                     raise
+                self.lanes.abandon(None)
                 get_run_logger().warning("%s; computing it again", damage)
                 self.done.clear()
+                self.failed = ""
                 self.reasons[damage.stage] = (damage.what,)
             else:
                 return
+
+    def beside(self, stages: Stages, /) -> Stages:
+        """Begins stages beside those called next; what it gives waits for their results."""
+        wait = self.lanes.begin(stages)
+
+        def wait_in_turn() -> tuple[Ref, ...]:
+            refs = wait()
+            with self.accounting:
+                # In the account they stand where they were waited for, whenever they ended.
+                for place in ((ref.stage, ref.key) for ref in refs):
+                    if place in self.stages:
+                        self.stages[place] = self.stages.pop(place)
+            return refs
+
+        return wait_in_turn
 
     def __call__(self, stage: Stage, /, **arguments: Any) -> Ref:
         """Runs one stage as a Prefect task."""
@@ -163,16 +194,21 @@ class FlowRun:
 
     def _run(self, stage: Stage, arguments: Arguments) -> Ref:
         options: dict[str, Any] = {**arguments, "return_state": True}
-        self.under_way = stage.name
         started = time.monotonic()
         progress.emit(progress.Event(stage.name, "start", stage.describe(arguments)))
         fresh = stage.name in self.selection.fresh and not any(
-            key == stage.key(arguments) for name, key in self.stages if name == stage.name
+            key == stage.key(arguments) for name, key in [*self.stages] if name == stage.name
         )
         task = as_task(stage, self.store, self.config.limits, refresh=True if fresh else None)
-        state: State[Ref] = task(**options)
-        ref: Ref = state.result()
-        self._account(ref, state.name == "Cached", time.monotonic() - started)
+        try:
+            state: State[Ref] = task(**options)
+            ref: Ref = state.result()
+        except BaseException:
+            self.failed = self.failed or stage.name
+            raise
+        with self.accounting:
+            if not self.lanes.abandoned:
+                self._account(ref, state.name == "Cached", time.monotonic() - started)
         return ref
 
     def _account(self, ref: Ref, cached: bool, seconds: float) -> None:
@@ -191,7 +227,6 @@ class FlowRun:
         if not (cached and place in self.stages):
             self.stages[place] = record
         self.refs[ref.stage] = ref
-        self.under_way = ""
         self._save("running")
         progress.emit(progress.Event(ref.stage, "end", record.state, values={"seconds": seconds}))
 
@@ -203,7 +238,7 @@ class FlowRun:
         return self.reasons.get(name) or found or ("Prefect was told to compute it",)
 
     def _describe(self, error: BaseException) -> str:
-        return ": ".join(filter(None, [self.under_way, str(error) or type(error).__name__]))
+        return ": ".join(filter(None, [self.failed, str(error) or type(error).__name__]))
 
     def _save(self, status: str, error: BaseException | None = None) -> RunRecord:
         measured = [ref for ref in self.refs.values() if "results" in ref.metrics]

@@ -6,7 +6,7 @@ with one that only looks into the store. So the order is written once.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from artifacts.reference import Ref
 from models.config import BaselineName, Config, StrategyName
@@ -30,6 +30,18 @@ class Runner(Protocol):
 
     def __call__(self, stage: Stage, /, **arguments: Any) -> Ref:
         """Runs, looks up or records the stage."""
+
+
+# Calls some stages and gives their results.
+Stages = Callable[[], tuple[Ref, ...]]
+
+
+@runtime_checkable
+class SideRunner(Runner, Protocol):
+    """A runner that can go through some stages beside others."""
+
+    def beside(self, stages: Stages, /) -> Stages:
+        """Begins stages beside those called next; what it gives waits for their results."""
 
 
 Job = Callable[[Config, Source, Runner], Ref]
@@ -102,6 +114,23 @@ def transfer(config: Config, source: Source, call: Runner) -> Measured:
         few_shot=data.few_shot,
         few_shot_validation=data.few_shot_validation,
     )
+
+    def train_on(name: StrategyName | BaselineName, checkpoint: Ref | None = None) -> Ref:
+        network = config.target_network
+        return call(
+            train.named(name),
+            checkpoint=checkpoint,
+            dataset=dataset,
+            split=target_split,
+            network=None if name == "pixels" else network,
+            strategy=make_strategy(name, config.transfer, len(network.sizes)),
+            augmentation=config.augmentation if config.transfer.augment else None,
+            run=computing,
+            activations=None,
+        )
+
+    # They need nothing of the trunk.
+    train_baselines = _begin_beside(call, lambda: tuple(map(train_on, BASELINES)))
     trunk = None
     if config.pretrain.task == "pairs":
         trunk = call(
@@ -139,23 +168,8 @@ def transfer(config: Config, source: Source, call: Runner) -> Measured:
         run=computing,
     )
 
-    def train_on(name: StrategyName | BaselineName) -> Ref:
-        network = config.target_network
-        strategy = make_strategy(name, config.transfer, len(network.sizes))
-        return call(
-            train.named(name),
-            checkpoint=checkpoint if strategy.pretrained else None,
-            dataset=dataset,
-            split=target_split,
-            network=None if name == "pixels" else network,
-            strategy=strategy,
-            augmentation=config.augmentation if config.transfer.augment else None,
-            run=computing,
-            activations=None,
-        )
-
-    networks = tuple(map(train_on, config.transfer.strategies))
-    baselines = tuple(map(train_on, BASELINES))
+    networks = tuple(train_on(name, checkpoint) for name in config.transfer.strategies)
+    baselines = train_baselines()
     evaluation = call(
         evaluate,
         checkpoint=checkpoint,
@@ -172,3 +186,8 @@ def transfer(config: Config, source: Source, call: Runner) -> Measured:
         threads=computing.threads,
     )
     return Measured(pretrained, heads, networks, baselines, evaluation)
+
+
+def _begin_beside(call: Runner, stages: Stages) -> Stages:
+    """Begins stages beside those called next, or leaves them for when they are waited for."""
+    return call.beside(stages) if isinstance(call, SideRunner) else stages

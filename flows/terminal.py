@@ -100,7 +100,9 @@ class Log:
     def __init__(self, console: Console, last_times: Mapping[str, float]) -> None:
         self.console = console
         self.last_times = last_times
-        self.started = self.said = time.monotonic()
+        # When each stage began, and when it was last heard of.
+        self.started: dict[str, float] = {}
+        self.said: dict[str, float] = {}
 
     def __enter__(self) -> "Log":
         return self
@@ -112,14 +114,15 @@ class Log:
         """Writes what is worth a line."""
         now = time.monotonic()
         if event.kind == "start":
-            self.started = self.said = now
+            self.started[event.stage] = self.said[event.stage] = now
             self._say(event.stage, event.text)
         elif event.kind == "end":
             self._say(event.stage, f"{event.text}, {event.values['seconds']:.1f} s")
-        elif now - self.said >= LOG_EVERY:
-            self.said = now
+        elif now - self.said.setdefault(event.stage, now) >= LOG_EVERY:
+            self.said[event.stage] = now
             last_time = self.last_times.get(event.stage, 0.0)
-            self._say(event.stage, describe(event, now - self.started, last_time))
+            started = self.started.setdefault(event.stage, now)
+            self._say(event.stage, describe(event, now - started, last_time))
 
     def _say(self, stage: str, text: str) -> None:
         self.console.print(f"{stage}: {text}", highlight=False, markup=False, soft_wrap=True)
@@ -135,7 +138,7 @@ class Display:
         self.lines: dict[str, Text] = {name: Text("") for name in stages}
         self.losses: dict[tuple[str, str], list[float]] = {}
         self.last_times = last_times
-        self.started = time.monotonic()
+        self.started: dict[str, float] = {}
         self.live = Live(console=console, get_renderable=self._render, refresh_per_second=8)
 
     def __enter__(self) -> "Display":
@@ -148,7 +151,7 @@ class Display:
     def __call__(self, event: Event) -> None:
         """Takes in what happened; drawn at the next refresh."""
         if event.kind == "start":
-            self.started = time.monotonic()
+            self.started[event.stage] = time.monotonic()
             self.lines[event.stage] = Text(event.text, style="bold")
             # A search runs one stage many times; each time its courses begin anew.
             self.losses = {k: course for k, course in self.losses.items() if k[0] != event.stage}
@@ -160,7 +163,8 @@ class Display:
             self.lines[event.stage] = self._progress(event)
 
     def _progress(self, event: Event) -> Text:
-        elapsed = time.monotonic() - self.started
+        now = time.monotonic()
+        elapsed = now - self.started.setdefault(event.stage, now)
         last_time = self.last_times.get(event.stage, 0.0)
         if self.console.width < NARROW:
             return Text(describe_narrow(event, elapsed, last_time), style="bold")

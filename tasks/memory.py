@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import threading
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class RememberedProject(Project):
         """Args are a ``Project``'s, and the folder to keep things in."""
         super().__init__(root, packages)
         place = hashlib.sha256(str(root).encode()).hexdigest()[:16]
+        self._asking = threading.Lock()
         self.file = (folder or default_folder()) / f"code-{place}.json"
 
     @cached_property
@@ -62,10 +64,12 @@ class RememberedProject(Project):
     def code(self, module: str, function: str) -> dict[str, str]:
         """As of a ``Project``."""
         name = f"{module}.{function}"
-        if name not in self._found:
-            self._found[name] = super().code(module, function)
-            self._keep()
-        return dict(self._found[name])
+        # Stages may run side by side.
+        with self._asking:
+            if name not in self._found:
+                self._found[name] = super().code(module, function)
+                self._keep()
+            return dict(self._found[name])
 
     def _keep(self) -> None:
         content = files.canonical_json({"digest": self.digest, "found": self._found})

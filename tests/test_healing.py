@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 from artifacts import files
 from artifacts.reference import Ref
 from artifacts.store import MANIFEST, DamagedEntry, Store
-from flows.pipeline import pipeline
+from flows.pipeline import Runner, SideRunner, Stages, pipeline
 from flows.selection import Rerun, read_graph
 from models.config import Config
 from models.datasets import find_dataset
@@ -44,13 +44,14 @@ class Imitation:
     def __init__(self) -> None:
         self.computed: list[str] = []
 
-    def __call__(self, config: Config, source: Source, call: Callable[..., Ref]) -> Ref:
+    def __call__(self, config: Config, source: Source, call: Runner) -> Ref:
         def call_imitated(stage: Stage, /, **arguments: Any) -> Ref:
-            return call(self._imitate(stage), **arguments)
+            return call(self.imitate(stage), **arguments)
 
-        return pipeline(config, source, call_imitated)
+        both = isinstance(call, SideRunner)
+        return pipeline(config, source, ImitatedBeside(self, call) if both else call_imitated)
 
-    def _imitate(self, stage: Stage) -> Stage:
+    def imitate(self, stage: Stage) -> Stage:
         # What is wrapped keeps its name and module, and so its code and its key.
         @functools.wraps(stage.function)
         def function(work: Work, **arguments: Any) -> dict[str, Any]:
@@ -65,6 +66,19 @@ class Imitation:
             return {"told": told, "figures": [FIGURE], **MEASURED}
 
         return dataclasses.replace(stage, function=function)
+
+
+class ImitatedBeside:
+    """Calls imitated stages, some of them beside others, as the runner it is given does."""
+
+    def __init__(self, imitation: Imitation, call: SideRunner) -> None:
+        self.imitation, self.call = imitation, call
+
+    def __call__(self, stage: Stage, /, **arguments: Any) -> Ref:
+        return self.call(self.imitation.imitate(stage), **arguments)
+
+    def beside(self, stages: Stages, /) -> Stages:
+        return self.call.beside(stages)
 
 
 def _read(work: Work, arguments: Arguments) -> Iterator[str]:
@@ -208,7 +222,9 @@ class Runs:
         assert record.status == "completed"
         before = {name: ref.digest for name, ref in self.refs.items()}
         assert {stage.name: stage.digest for stage in record.stages} == before or not before
-        return {stage.name: stage.state for stage in record.stages}, list(self.imitation.computed)
+        states = {stage.name: stage.state for stage in record.stages}
+        # Some are computed side by side.
+        return states, sorted(self.imitation.computed, key=[*GRAPH].index)
 
     def path(self, name: str, file: str) -> Path:
         return self.store.entry_path(name, self.refs[name].key) / file
@@ -268,7 +284,7 @@ def test_damage_to_prefects_own_records_computes_nothing(runs, kind):
 def test_the_flow_heals_silent_damage_that_it_reads(runs):
     damage_silently(runs.store, runs.refs["cache-activations"], "result.json")
     states, computed = runs(refresh=["fine-tune"])
-    assert computed == ["fine-tune", "cache-activations", "fine-tune"]
+    assert computed == ["cache-activations", "fine-tune", "fine-tune"]
     assert states == alone("fine-tune", "cache-activations")[0]
     assert_whole(runs.store)
 
