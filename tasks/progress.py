@@ -1,6 +1,7 @@
 """What a running stage says of itself, and who listens."""
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -30,12 +31,14 @@ class Event:
 Listener = Callable[[Event], None]
 
 _listeners: list[Listener] = []
+_telling = threading.RLock()
 
 
 def emit(event: Event) -> None:
-    """Tells every listener."""
-    for listener in list(_listeners):
-        listener(event)
+    """Tells every listener; one event at a time, also of stages that run side by side."""
+    with _telling:
+        for listener in list(_listeners):
+            listener(event)
 
 
 @contextlib.contextmanager

@@ -83,6 +83,26 @@ def test_a_lane_that_tells_nothing_is_not_waited_for_longer_than_there_is_patien
     assert wait()
 
 
+def test_listeners_hear_one_event_at_a_time() -> None:
+    inside, most = [0], [0]
+
+    def listen(_: Event) -> None:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.001)
+        inside[0] -= 1
+
+    def tell_often() -> None:
+        for _ in range(20):
+            tell()
+
+    with progress.listening(listen):
+        waits = [Lanes().begin(tell_often) for _ in range(3)]
+        for wait in waits:
+            wait()
+    assert most == [1]
+
+
 # --- In a flow ---
 
 
