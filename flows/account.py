@@ -204,7 +204,8 @@ class FlowRun:
             state: State[Ref] = task(**options)
             ref: Ref = state.result()
         except BaseException:
-            self.failed = self.failed or stage.name
+            # What fails beside ends the run only once it is waited for.
+            self.failed = (self.lanes.inside and self.failed) or stage.name
             raise
         with self.accounting:
             if not self.lanes.abandoned:

@@ -53,7 +53,7 @@ class Lanes:
 
     def __call__(self, event: Event) -> None:
         """Heeds the progress of a stage: ends it if it is in an abandoned lane."""
-        if self._over.is_set() and threading.current_thread() in self._threads:
+        if self._over.is_set() and self.inside:
             raise Abandoned
 
     def abandon(self, patience: float | None) -> None:
@@ -62,6 +62,11 @@ class Lanes:
         limit = None if patience is None else time.monotonic() + patience
         for thread in self._threads:
             thread.join(None if limit is None else max(0.0, limit - time.monotonic()))
+
+    @property
+    def inside(self) -> bool:
+        """Whether a lane asks this."""
+        return threading.current_thread() in self._threads
 
     @property
     def abandoned(self) -> bool:

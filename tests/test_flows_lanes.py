@@ -187,6 +187,25 @@ def test_a_run_fails_with_the_stage_beside_and_keeps_what_came_before(run, tmp_p
     }
 
 
+def test_a_run_names_the_stage_that_ended_it_not_the_one_that_failed_beside(run, tmp_path) -> None:
+    failing = threading.Event()
+
+    def fail_first(_: Work) -> None:
+        failing.set()
+        msg = "not yet heard of"
+        raise ValueError(msg)
+
+    def fail(_: Work) -> None:
+        assert failing.wait(LIMIT)
+        time.sleep(0.5)
+        msg = "no such thing"
+        raise ValueError(msg)
+
+    with pytest.raises(ValueError, match="no such thing"):
+        run({"train-pixels": fail_first, "pretrain": fail})
+    assert last_record(tmp_path).error == "pretrain: no such thing"
+
+
 def test_a_run_that_fails_ends_the_stage_beside_it(run, tmp_path) -> None:
     begun, ended = threading.Event(), threading.Event()
 
