@@ -1,8 +1,10 @@
 """The search: its stages, that each candidate is computed once, and what it does with bad ones."""
 
 import csv
+import itertools
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -146,8 +148,11 @@ def test_a_search_ends_to_the_same_bits(finished, tmp_path):
     }
 
 
-def test_a_killed_candidate_goes_on_where_it_stopped(finished, tmp_path):
+def test_a_killed_candidate_goes_on_where_it_stopped(finished, tmp_path, monkeypatch):
     _, called = finished
+    # Kept is an epoch a second.
+    clock = SimpleNamespace(monotonic=itertools.count(step=2).__next__)
+    monkeypatch.setattr("tasks.fitting.time", clock)
     store = Store(tmp_path / "killed")
 
     def kill(event):
@@ -157,6 +162,8 @@ def test_a_killed_candidate_goes_on_where_it_stopped(finished, tmp_path):
     with progress.listening(kill), pytest.raises(KeyboardInterrupt):
         run(store)
     again = run(store)
+    resumed = [store.manifest(*entry).resumed for entry in store.entries()]
+    assert resumed.count(True) == 1
     assert again.refs["cross-validate"].digest == called.refs["cross-validate"].digest
     assert again.refs["measure"].digest == called.refs["measure"].digest
 

@@ -105,6 +105,7 @@ def test_a_narrow_terminal_gets_what_fits():
 
 
 def test_without_colours_none_is_sent(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     display = Display(screen(), ["pretrain"], {})
     display(EPOCH)

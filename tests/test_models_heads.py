@@ -168,7 +168,9 @@ def test_resumed_run_ends_bit_identical() -> None:
     states: list[HeadsState] = []
     whole = train(HEADS, X, Y, on_epoch=states.append)
     saved = HeadsState.from_arrays(states[10].to_arrays())
-    assert_same(train(HEADS, X, Y, saved=saved), whole)
+    later: list[HeadsState] = []
+    assert_same(train(HEADS, X, Y, saved=saved, on_epoch=later.append), whole)
+    assert len(later) == len(states) - 11
 
 
 def test_finished_heads_train_no_further() -> None:

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
+import models.letters as letters_module
 from models.datasets import find_dataset, load_dataset
 from models.images import DatasetError
 from models.letters import TEST_FONTS, TRAIN_FONTS, Letters
@@ -31,6 +32,7 @@ def test_letters_say_that_they_are_a_stand_in(letters):
 
 
 def test_letters_are_the_same_every_time(letters):
+    letters_module._draw_glyphs.cache_clear()
     again = load_dataset("letters", limit=2000, source=find_dataset("letters"))
     for name in ("x_train", "y_train", "x_test", "y_test"):
         assert np.array_equal(getattr(again, name), getattr(letters, name))

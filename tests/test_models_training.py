@@ -734,10 +734,10 @@ def test_a_run_of_convolutions_resumed_ends_bit_identical() -> None:
     settings = Training(batch_size=16, max_epochs=4)
     states: list[State] = []
 
-    def run(**more: Any) -> Any:
-        model = build_classifier(build_trunk(network, 36, 1), CLASSES, 1, network)
+    def run(seed: int, **more: Any) -> Any:
+        model = build_classifier(build_trunk(network, 36, seed), CLASSES, seed, network)
         fit(model, *rows, settings=settings, validation=rows, seed=7, **more)
         return model
 
-    undisturbed = run(on_epoch=states.append)
-    assert_same(run(saved=states[1]), undisturbed)
+    undisturbed = run(1, on_epoch=states.append)
+    assert_same(run(2, saved=states[1]), undisturbed)

@@ -125,7 +125,10 @@ def test_resumed_run_returns_to_the_weights_of_its_first_start() -> None:
     rules = {"hidden": LayerRule(rate=0.5, anchor=1.0)}
     undisturbed, resumed = build_flat(), build_flat()
     whole = train(undisturbed, rules=rules, on_epoch=states.append)
-    assert train(resumed, rules=rules, saved=states[0]).history == whole.history
+    later: list[State] = []
+    options = {"saved": states[0], "on_epoch": later.append}
+    assert train(resumed, rules=rules, **options).history == whole.history
+    assert [state.epoch for state in later] == [state.epoch for state in states[1:]]
     for first, second in zip(weights_of(undisturbed), weights_of(resumed), strict=True):
         np.testing.assert_array_equal(first, second)
 

@@ -18,7 +18,7 @@ from flows.pipeline import pipeline
 from models.config import Config, Run, load_config
 from models.sources import Source
 from tasks import progress
-from tasks.fingerprint import Project
+from tasks.fingerprint import Project, library_versions
 from tasks.stage import Stage, StageError, Untracked, Work, stage
 
 SOURCE = """
@@ -164,7 +164,7 @@ def test_a_label_is_not_in_the_key(toy):
 @pytest.mark.parametrize("library", ["tensorflow", "keras", "numpy"])
 def test_a_librarys_version_is_in_every_key(monkeypatch, library):
     before = keys_of(Config())
-    versions = {"tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6", library: "99"}
+    versions = {**library_versions(), library: "99"}
     monkeypatch.setattr("tasks.stage.library_versions", lambda: versions)
     after = keys_of(Config())
     assert all(after[name] != before[name] for name in before)
