@@ -37,8 +37,8 @@ class RememberedProject(Project):
         """Args are a ``Project``'s, and the folder to keep things in."""
         super().__init__(root, packages)
         place = hashlib.sha256(str(root).encode()).hexdigest()[:16]
-        self._asking = threading.Lock()
         self.file = (folder or default_folder()) / f"code-{place}.json"
+        self._asking = threading.Lock()
 
     @cached_property
     def digest(self) -> str:

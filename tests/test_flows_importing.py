@@ -1,3 +1,5 @@
+"""Imports without the garbage collector: it is on again afterwards, and skips them."""
+
 import gc
 import subprocess
 import sys

@@ -16,20 +16,21 @@ from artifacts.reference import Ref
 from artifacts.runs import RunRecord, load_runs
 from flows.account import PATIENCE
 from flows.lanes import Abandoned, Lanes
-from flows.pipeline import pipeline
+from flows.pipeline import Runner, SideRunner, pipeline
 from flows.selection import read_graph
 from models.config import Config
 from models.sources import Source
 from tasks import progress
 from tasks.progress import Event
 from tasks.stage import Stage, Work
+from tests.imitation import ImitatedBeside
 
 GRAPH = read_graph(Config())
 LIMIT = 30.0
 Body = Callable[[Work], object]
 
 
-def tell(_: object = None) -> None:
+def tell() -> None:
     progress.emit(Event("any", "progress"))
 
 
@@ -107,23 +108,16 @@ def test_listeners_hear_one_event_at_a_time() -> None:
 # --- In a flow ---
 
 
-class Side:
-    """Passes on what a runner can do, but for the stages' bodies."""
+def with_body(bodies: dict[str, Body], stage: Stage) -> Stage:
+    """A stage that does what its body does, and leaves its name."""
 
-    def __init__(self, call: Any, bodies: dict[str, Body]) -> None:
-        self.call, self.bodies = call, bodies
+    @functools.wraps(stage.function)
+    def function(work: Work, **_: Any) -> dict[str, Any]:
+        bodies.get(stage.name, lambda _: None)(work)
+        work.save_array("name.npy", np.frombuffer(stage.name.encode(), np.uint8))
+        return {}
 
-    def __call__(self, stage: Stage, /, **arguments: Any) -> Ref:
-        @functools.wraps(stage.function)
-        def function(work: Work, **_: Any) -> dict[str, Any]:
-            self.bodies.get(stage.name, lambda _: None)(work)
-            work.save_array("name.npy", np.frombuffer(stage.name.encode(), np.uint8))
-            return {}
-
-        return self.call(dataclasses.replace(stage, function=function), **arguments)
-
-    def beside(self, stages: Callable[[], Any], /) -> Callable[[], Any]:
-        return self.call.beside(stages)
+    return dataclasses.replace(stage, function=function)
 
 
 @pytest.fixture
@@ -139,8 +133,11 @@ def run(prefect_api, tmp_path: Path, monkeypatch) -> Callable[[dict[str, Body]],
     config = Config.model_validate({"data": data})
 
     def run(bodies: dict[str, Body]) -> RunRecord:
-        def job(config: Config, source: Source, call: Any) -> Ref:
-            return pipeline(config, source, Side(call, bodies) if hasattr(call, "beside") else call)
+        imitate = functools.partial(with_body, bodies)
+
+        def job(config: Config, source: Source, call: Runner) -> Ref:
+            both = isinstance(call, SideRunner)
+            return pipeline(config, source, ImitatedBeside(imitate, call) if both else call)
 
         monkeypatch.setattr("flows.transfer_learning.pipeline", job)
         monkeypatch.setattr("flows.transfer_learning.post_artifacts", lambda *_: None)

@@ -20,12 +20,13 @@ import pytest
 from artifacts import files
 from artifacts.reference import Ref
 from artifacts.store import MANIFEST, DamagedEntry, Store
-from flows.pipeline import Runner, SideRunner, Stages, pipeline
+from flows.pipeline import Runner, SideRunner, pipeline
 from flows.selection import Rerun, read_graph
 from models.config import Config
 from models.datasets import find_dataset
 from models.sources import Source
 from tasks.stage import Arguments, Stage, Work, inputs_of
+from tests.imitation import ImitatedBeside
 
 GRAPH = read_graph(Config())
 NOISE = "noise/"
@@ -46,12 +47,14 @@ class Imitation:
 
     def __call__(self, config: Config, source: Source, call: Runner) -> Ref:
         def call_imitated(stage: Stage, /, **arguments: Any) -> Ref:
-            return call(self.imitate(stage), **arguments)
+            return call(self._imitate(stage), **arguments)
 
         both = isinstance(call, SideRunner)
-        return pipeline(config, source, ImitatedBeside(self, call) if both else call_imitated)
+        return pipeline(
+            config, source, ImitatedBeside(self._imitate, call) if both else call_imitated
+        )
 
-    def imitate(self, stage: Stage) -> Stage:
+    def _imitate(self, stage: Stage) -> Stage:
         # What is wrapped keeps its name and module, and so its code and its key.
         @functools.wraps(stage.function)
         def function(work: Work, **arguments: Any) -> dict[str, Any]:
@@ -66,19 +69,6 @@ class Imitation:
             return {"told": told, "figures": [FIGURE], **MEASURED}
 
         return dataclasses.replace(stage, function=function)
-
-
-class ImitatedBeside:
-    """Calls imitated stages, some of them beside others, as the runner it is given does."""
-
-    def __init__(self, imitation: Imitation, call: SideRunner) -> None:
-        self.imitation, self.call = imitation, call
-
-    def __call__(self, stage: Stage, /, **arguments: Any) -> Ref:
-        return self.call(self.imitation.imitate(stage), **arguments)
-
-    def beside(self, stages: Stages, /) -> Stages:
-        return self.call.beside(stages)
 
 
 def _read(work: Work, arguments: Arguments) -> Iterator[str]:
