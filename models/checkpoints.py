@@ -80,7 +80,9 @@ def save_serving(model: keras.Model, classes: Sequence[int], folder: Path) -> No
     names = tf.constant(list(classes), tf.int64)
     columns = model.inputs[0].shape[1]
 
-    @tf.function(input_signature=[tf.TensorSpec((None, columns), tf.float32, name="images")])
+    images = tf.TensorSpec((None, columns), tf.float32, name="images")
+
+    @tf.function(input_signature=[images], autograph=False)
     def serve(images: Any) -> dict[str, Any]:
         probabilities = model(images, training=False)
         label = tf.gather(names, tf.argmax(probabilities, axis=1))

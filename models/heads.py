@@ -19,7 +19,7 @@ from models.config import HeadTraining
 from models.feeding import Array, draw_orders
 from models.networks import build_head, draw_head_kernels
 from models.optimizers import choose_rate, start_slots, update
-from models.programs import Compiled, is_on_gpu
+from models.programs import Compiled, is_on_gpu, repeat
 
 # More heads take less time each, until their weights, moments and batches outgrow a core's cache.
 TILE = 128
@@ -409,9 +409,8 @@ def _train_and_validate(
 ) -> Any:
     """One epoch of a tile of heads; see ``_Trainer.run`` for what it is given."""
     factors = l2 if needs.l2 else None
-    sums = tf.zeros((weights.shape[0], 2))
-    moments = tuple(tf.unstack(slots, axis=1)) if slots.shape[1] else ()
-    for batch in tf.range(order.shape[0]):
+
+    def step(batch: Any, weights: Any, moments: Any, steps: Any, sums: Any) -> tuple[Any, ...]:
         inputs, labels = tf.gather(x, order[batch]), tf.gather(y, order[batch])
         if needs.dropout:
             inputs *= _draw_kept(inputs.shape, dropouts, seeds, steps)
@@ -431,7 +430,11 @@ def _train_and_validate(
         weights = tf.where(has, new, weights)
         moments = tuple(tf.where(has, a, b) for a, b in zip(new_moments, moments, strict=True))
         steps += tf.cast(count > 0, steps.dtype)
-        sums += tf.stack([losses, right], axis=1)
+        return weights, moments, steps, sums + tf.stack([losses, right], axis=1)
+
+    sums = tf.zeros((weights.shape[0], 2))
+    moments = tuple(tf.unstack(slots, axis=1)) if slots.shape[1] else ()
+    weights, moments, steps, sums = repeat(order.shape[0], step, weights, moments, steps, sums)
     slots = tf.stack(moments, axis=1) if moments else slots
     return weights, slots, steps, sums, _validate(weights, x_val, y_val, shares, factors)
 
@@ -470,12 +473,15 @@ def _differentiate(weights: Any, inputs: Any, labels: Any, count: Any, l2: Any) 
 def _validate(weights: Any, x: Any, y: Any, shares: Any, l2: Any) -> Any:
     """Mean loss with penalty and accuracy of each head, ``(heads, 2)``."""
     heads, classes, _ = weights.shape
-    losses, right = tf.zeros(heads), tf.zeros(heads)
-    for block in tf.range(x.shape[0]):
+
+    def add(block: Any, losses: Any, right: Any) -> tuple[Any, Any]:
         logits = tf.einsum("hcu,ru->chr", weights, x[block])
         judged = _judge(tf.reshape(logits, (classes, -1)), tf.tile(y[block], [heads]))
         losses += tf.reduce_sum(tf.reshape(judged[0], (heads, -1)) * shares[block], axis=1)
         right += tf.reduce_sum(tf.reshape(judged[1], (heads, -1)) * shares[block], axis=1)
+        return losses, right
+
+    losses, right = repeat(x.shape[0], add, tf.zeros(heads), tf.zeros(heads))
     return tf.stack([losses + _penalise(weights, l2)[0], right], axis=1)
 
 

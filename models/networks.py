@@ -273,7 +273,7 @@ def draw_head_kernels(columns: int, classes: int, seeds: Sequence[int]) -> Array
     return drawn
 
 
-@tf.function
+@tf.function(autograph=False)
 def _draw_uniform(seeds: Any, shape: tuple[int, ...], limit: float) -> Any:
     """What Keras draws with each seed from -limit to limit, at a tenth of its overhead."""
     return tf.map_fn(

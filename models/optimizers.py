@@ -50,15 +50,16 @@ def choose_rate(settings: HeadTraining, rates: Any, steps: Any) -> Any:
         rates: Learning rates at step 0, ``(heads,)``.
         steps: Updates done, ``(heads,)``.
     """
-    # No `match` here and below: AutoGraph knows none.
     done = tf.cast(steps, rates.dtype) / settings.decay_steps
-    if settings.schedule == "exponential":
-        return rates * settings.decay_rate**done
-    if settings.schedule == "staircase":
-        return rates * settings.decay_rate ** tf.floor(done)
-    if settings.schedule == "cosine":
-        return rates * 0.5 * (1 + tf.cos(math.pi * tf.minimum(done, 1.0)))
-    return rates
+    match settings.schedule:
+        case "exponential":
+            return rates * settings.decay_rate**done
+        case "staircase":
+            return rates * settings.decay_rate ** tf.floor(done)
+        case "cosine":
+            return rates * 0.5 * (1 + tf.cos(math.pi * tf.minimum(done, 1.0)))
+        case _:
+            return rates
 
 
 def start_slots(settings: HeadTraining, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -98,24 +99,26 @@ def update(
     momentum, epsilon = settings.momentum, 1e-7
     if settings.clip_value:
         gradient = tf.clip_by_value(gradient, -settings.clip_value, settings.clip_value)
-    if settings.optimizer == "adam":
-        mean, square = slots
-        step = tf.cast(steps + 1, weights.dtype)
-        mean += (gradient - mean) * (1 - 0.9)
-        square += (gradient**2 - square) * (1 - 0.999)
-        rate = rate * tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
-        return weights - mean * rate / (tf.sqrt(square) + epsilon), (mean, square)
-    if settings.optimizer == "momentum":
-        move = slots[0] * momentum - gradient * rate
-        return weights + move, (move,)
-    if settings.optimizer == "nesterov":
-        move = slots[0] * momentum - gradient * rate
-        return weights + move * momentum - gradient * rate, (move,)
-    if settings.optimizer == "rmsprop":
-        square = 0.9 * slots[0] + 0.1 * gradient**2
-        move = momentum * slots[1] + rate * gradient / tf.sqrt(square + epsilon)
-        return weights - move, (square, move)
-    if settings.optimizer == "adagrad":
-        total = slots[0] + gradient**2
-        return weights - rate * gradient / tf.sqrt(total + epsilon), (total,)
-    return weights - gradient * rate, ()
+    match settings.optimizer:
+        case "adam":
+            mean, square = slots
+            step = tf.cast(steps + 1, weights.dtype)
+            mean += (gradient - mean) * (1 - 0.9)
+            square += (gradient**2 - square) * (1 - 0.999)
+            rate = rate * tf.sqrt(1 - 0.999**step) / (1 - 0.9**step)
+            return weights - mean * rate / (tf.sqrt(square) + epsilon), (mean, square)
+        case "momentum":
+            move = slots[0] * momentum - gradient * rate
+            return weights + move, (move,)
+        case "nesterov":
+            move = slots[0] * momentum - gradient * rate
+            return weights + move * momentum - gradient * rate, (move,)
+        case "rmsprop":
+            square = 0.9 * slots[0] + 0.1 * gradient**2
+            move = momentum * slots[1] + rate * gradient / tf.sqrt(square + epsilon)
+            return weights - move, (square, move)
+        case "adagrad":
+            total = slots[0] + gradient**2
+            return weights - rate * gradient / tf.sqrt(total + epsilon), (total,)
+        case "sgd":
+            return weights - gradient * rate, ()

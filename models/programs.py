@@ -112,10 +112,12 @@ class Program:
         """Sums a step's results over batches whose sizes are known at compile time."""
         size = min(batch_size, order.shape[0])
         batches, left = divmod(order.shape[0], size)
-        sums = tf.zeros(1 + len(self._metrics))
-        for batch in tf.range(batches):
+
+        def add(batch: Any, sums: Any) -> tuple[Any]:
             rows = tf.slice(order, [batch * size], [size])
-            sums += step(tf.gather(x, rows), tf.gather(y, rows))
+            return (sums + step(tf.gather(x, rows), tf.gather(y, rows)),)
+
+        (sums,) = repeat(batches, add, tf.zeros(1 + len(self._metrics)))
         if left:
             rows = order[-left:]
             sums += step(tf.gather(x, rows), tf.gather(y, rows))
@@ -342,12 +344,25 @@ def suits_xla(model: keras.Model, training: bool) -> bool:
     return is_on_gpu() or not any(isinstance(layer, slow) for layer in model._flatten_layers())  # noqa: SLF001
 
 
+def repeat(times: int, step: Callable[..., Sequence[Any]], *state: Any) -> Sequence[Any]:
+    """What a compiled program makes of a state by ``state = step(number, *state)`` in a loop."""
+
+    def count(number: Any, *state: Any) -> tuple[Any, ...]:
+        return number + 1, *step(number, *state)
+
+    return list(tf.while_loop(lambda number, *_: number < times, count, (0, *state))[1:])
+
+
 class Compiled:
-    """A function as one XLA program, or as a plain graph where XLA lacks an operation."""
+    """A function as one XLA program, or as a plain graph where XLA lacks an operation.
+
+    Python's own ``if`` and ``for`` are not for tensors in it, as in all that Keras compiles:
+    to look for them in the code takes TensorFlow half as long as the rest of tracing.
+    """
 
     def __init__(self, function: Callable[..., Any], xla: bool = True) -> None:
         self._function = function
-        self._call = tf.function(function, jit_compile=xla)
+        self._call = tf.function(function, jit_compile=xla, autograph=False)
         self._ran = False
         if xla:
             start_xla()
@@ -369,7 +384,7 @@ class Compiled:
                 RuntimeWarning,
                 stacklevel=3,
             )
-            self._call = tf.function(self._function)
+            self._call = tf.function(self._function, autograph=False)
             result = self._call(*args)
         self._ran = True
         return result
