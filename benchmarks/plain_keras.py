@@ -1,10 +1,10 @@
 """What the main job is without orchestration: one Keras script, nothing kept, nothing resumed.
 
-    python -m benchmarks.plain_keras [SEED]
+    python -m benchmarks.plain_keras [SEED [SECTION.FIELD=VALUE ...]]
 
 The same images, settings, networks, early stopping and results as ``headstart run --preset
-published``, by
-``keras.Model.fit``. Activations are computed once for all heads here too. Figures are not drawn.
+published``, by ``keras.Model.fit``. Activations are computed once for all heads here too. Figures
+are not drawn.
 Prints JSON: the seconds of each part and its epochs, and the test accuracies.
 """
 
@@ -28,7 +28,7 @@ from models.optimizers import build_optimizer
 from models.runtime import use_threads
 from models.slices import Slice, Split, first_of_each, split_classes
 
-CONFIG = load_config(preset="published")
+CONFIG = load_config(preset="published", overrides=sys.argv[2:])
 SEED = int(sys.argv[1]) if sys.argv[1:] else CONFIG.run.seed
 
 
