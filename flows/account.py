@@ -28,7 +28,7 @@ from tasks.stage import Arguments, Stage
 Show = Callable[[Store, Mapping[str, Ref], RunRecord], None]
 
 # Seconds that who interrupts a run waits for stages beside the one under way.
-PATIENCE = 0.5
+PATIENCE = 2.0
 
 
 def run_job(

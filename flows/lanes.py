@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
+from models.interruption import called_off
 from tasks.progress import Event
 
 Result = TypeVar("Result")
@@ -19,13 +20,14 @@ class Abandoned(BaseException):
 class Lanes:
     """Lines of work beside the main one.
 
-    A lane that is abandoned ends when its stage next tells of its progress; what that stage has
-    kept until then, a later run goes on from.
+    A lane that is abandoned ends at once while its stage waits for an epoch, else when the stage
+    next tells of its progress; what it has kept until then, a later run goes on from.
     """
 
     def __init__(self) -> None:
         self._threads: list[threading.Thread] = []
-        self._over = threading.Event()
+        # Fails once the lanes are abandoned.
+        self._over: Future[NoReturn] = Future()
 
     def begin(self, work: Callable[[], Result]) -> Callable[[], Result]:
         """Begins some work beside what comes next.
@@ -39,6 +41,7 @@ class Lanes:
         future: Future[Result] = Future()
 
         def run() -> None:
+            called_off.set(self._over)
             try:
                 future.set_result(work())
             except BaseException as error:  # noqa: BLE001 - raised where somebody waits for it
@@ -53,12 +56,13 @@ class Lanes:
 
     def __call__(self, event: Event) -> None:
         """Heeds the progress of a stage: ends it if it is in an abandoned lane."""
-        if self._over.is_set() and self.inside:
-            raise Abandoned
+        if self.abandoned and self.inside:
+            self._over.result()
 
     def abandon(self, patience: float | None) -> None:
         """Asks every lane to end, and waits for that so many seconds at most; None is for ever."""
-        self._over.set()
+        if not self.abandoned:
+            self._over.set_exception(Abandoned())
         limit = None if patience is None else time.monotonic() + patience
         for thread in self._threads:
             thread.join(None if limit is None else max(0.0, limit - time.monotonic()))
@@ -71,4 +75,4 @@ class Lanes:
     @property
     def abandoned(self) -> bool:
         """Whether the lanes were asked to end."""
-        return self._over.is_set()
+        return self._over.done()

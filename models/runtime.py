@@ -1,17 +1,10 @@
-"""TensorFlow as this process runs it: on how many threads, and heeding signals meanwhile."""
+"""TensorFlow as this process runs it: on how many threads, with which XLA option."""
 
 import os
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import copy_context
 from functools import cache
-from typing import TypeVar
 
 import tensorflow as tf
-
-Result = TypeVar("Result")
 
 # Vectors as wide as the processor has them: an epoch takes a seventh less.
 _XLA_OPTION = "--xla_cpu_prefer_vector_width=512"
@@ -34,23 +27,6 @@ def use_threads(threads: int) -> None:
             "number; run it in a process of its own"
         )
         raise RuntimeError(msg) from None
-
-
-@contextmanager
-def interruptibly() -> Iterator[Callable[[Callable[[], Result]], Result]]:
-    """Gives what calls functions that compute for long; signals are heeded meanwhile.
-
-    Python handles signals in its main thread, between its own instructions. So the main thread
-    only waits for another one, which goes on to its end even if nobody waits any more.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda function: function()
-        return
-    pool = ThreadPoolExecutor(1)
-    try:
-        yield lambda function: pool.submit(copy_context().run, function).result()
-    finally:
-        pool.shutdown(wait=False)
 
 
 def start_xla() -> None:

@@ -16,9 +16,9 @@ import numpy as np
 
 from models.config import Training
 from models.feeding import Array, Block, Change, Feed, Sliceable, choose_block_rows, to_tensor
+from models.interruption import interruptibly
 from models.optimizers import build_optimizer
 from models.programs import Program, RowLoss, find_shared_program
-from models.runtime import interruptibly
 from models.tuning import Rules, Tuning
 
 Arrays = tuple[Array, ...]

@@ -19,6 +19,7 @@ from flows.lanes import Abandoned, Lanes
 from flows.pipeline import Runner, SideRunner, pipeline
 from flows.selection import read_graph
 from models.config import Config
+from models.interruption import interruptibly
 from models.sources import Source
 from tasks import progress
 from tasks.progress import Event
@@ -73,6 +74,25 @@ def test_an_abandoned_lane_ends_at_its_next_progress_and_the_main_line_goes_on()
         tell()
     with pytest.raises(Abandoned):
         wait()
+
+
+def test_an_abandoned_lane_does_not_wait_for_what_it_has_computed() -> None:
+    lanes, begun, may_end = Lanes(), threading.Event(), threading.Event()
+
+    def compute() -> None:
+        begun.set()
+        may_end.wait(LIMIT)
+
+    def work() -> None:
+        with interruptibly() as call:
+            call(compute)
+
+    wait = lanes.begin(work)
+    assert begun.wait(LIMIT)
+    lanes.abandon(None)
+    with pytest.raises(Abandoned):
+        wait()
+    may_end.set()
 
 
 def test_a_lane_that_tells_nothing_is_not_waited_for_longer_than_there_is_patience() -> None:

@@ -37,7 +37,7 @@ def test_a_signal_that_became_another_error_is_still_told_as_what_it_was(
 COMPUTING = """
 import os, signal, time
 from flows import cli
-from models.runtime import interruptibly
+from models.interruption import interruptibly
 
 def compute():
     os.kill(os.getpid(), signal.{name})
