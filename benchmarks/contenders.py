@@ -13,6 +13,7 @@ import numpy as np
 
 from models.config import Pretrain, Run, load_config
 from models.feeding import Array
+from models.images import as_float
 from models.networks import build_classifier, build_trunk
 from models.optimizers import build_optimizer
 from models.training import fit
@@ -30,9 +31,9 @@ Contender = Callable[[Rows, Rows, int], Callable[[], object]]
 
 
 def draw_rows(rows: int, columns: int = COLUMNS) -> Rows:
-    """Random rows and labels; time does not depend on their values."""
+    """Random rows, as the pipeline's stages get them, and labels; time depends on no value."""
     random = np.random.default_rng(rows)
-    x = random.random((rows, columns), dtype=np.float32)
+    x = as_float(random.integers(0, 256, (rows, columns), np.uint8))
     return x, random.integers(0, CLASSES, rows).astype(np.int32)
 
 

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from models.alignment import align, allocate
+
 Array = np.ndarray[Any, Any]
 Result = TypeVar("Result")
 # Rows, labels, and the order to train on them.
@@ -27,8 +29,6 @@ BLOCK_BYTES = 2**28
 # Long enough to be read quickly from a disk, short enough for a block to hold many.
 _PIECE_ROWS = 512
 _PIECES = 16
-# Bytes: the widest vectors of a processor, and what TensorFlow's operations rely on.
-_ALIGNMENT = 64
 # The step of SplitMix64, and what of a key is hash: the rest is a row's number.
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _HASH = np.uint64(0xFFFFFFFF00000000)
@@ -125,9 +125,8 @@ class Feed:
         x, y = _gather(self.x, places), to_tensor(_gather(self.y, places))
         if self.change and epoch is not None:
             numbers = np.concatenate([np.arange(piece.start, piece.stop) for piece in pieces])
-            return to_tensor(self.change(x, numbers, epoch)), y
-        # Rows brought together are nobody else's, so they may stay where they are.
-        return (_lend_to_tensor if len(places) > 1 else to_tensor)(x), y
+            x = self.change(x, numbers, epoch)
+        return to_tensor(x), y
 
 
 def choose_block_rows(x: Sliceable, batch_size: int, block_rows: int = 0) -> int:
@@ -252,7 +251,7 @@ def _gather(rows: Sliceable, pieces: list[slice]) -> Array:
     if len(pieces) == 1:
         return first
     count = sum(piece.stop - piece.start for piece in pieces)
-    gathered = _allocate((count, *first.shape[1:]), first.dtype)
+    gathered = allocate((count, *first.shape[1:]), first.dtype)
     done = 0
     for piece in pieces:
         part = rows[piece]
@@ -261,24 +260,14 @@ def _gather(rows: Sliceable, pieces: list[slice]) -> Array:
     return gathered
 
 
-def _allocate(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """An array of any values that begins where TensorFlow wants its tensors to."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
-
-
-def _lend_to_tensor(rows: Array) -> Any:
-    """Makes a tensor in the memory of the rows if it can; they must not change any more."""
-    if rows.dtype != keras.config.floatx():
-        return to_tensor(rows)
-    return tf.experimental.dlpack.from_dlpack(rows.__dlpack__())
-
-
 def to_tensor(rows: Array) -> Any:
-    """Converts rows to a tensor, floats to Keras's float type."""
-    tensor = tf.convert_to_tensor(rows)
+    """Makes a tensor of rows where TensorFlow computes, floats of Keras's float type.
+
+    It may be in the memory of the rows, which must not change as long as it is in use.
+    """
+    # In memory from NumPy: it asks for large pages, so TensorFlow's own copy takes five times
+    # as long.
+    tensor = tf.identity(tf.experimental.dlpack.from_dlpack(align(rows).__dlpack__()))
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from models.alignment import allocate
+
 Array = npt.NDArray[Any]
 Images = npt.NDArray[np.float32]
 
@@ -45,7 +47,9 @@ def as_float(images: Array) -> Images:
         images: (rows, columns) of uint8 or a float type.
     """
     if images.dtype == np.uint8:
-        return np.divide(images, np.float32(255), dtype=np.float32)
+        # What is trained on next then needs no copy.
+        floats = allocate(images.shape, np.float32)
+        return np.divide(images, np.float32(255), out=floats)
     if images.dtype.kind != "f":
         message = f"images are {images.dtype}; expected uint8 or floats"
         raise DatasetError(message)

@@ -149,7 +149,8 @@ def fit(
 
     Rows and labels may be anything that gives an array for a slice, such as a memory map. Those
     beyond one block are read a block at a time, and shuffled as ``feeding.draw_blocks`` says.
-    Where they come from makes no difference to the result; the size of a block does.
+    Where they come from makes no difference to the result; the size of a block does. Arrays may
+    not be changed meanwhile.
 
     Training rows may be changed anew in every epoch, such as images by ``augmentation.augment``.
     That is done in a thread, for the next block while one is trained on.
@@ -285,8 +286,8 @@ def _check_rows(x: Sliceable, y: Sliceable, x_val: Sliceable, y_val: Sliceable) 
 
 
 def _values(variables: Sequence[Any]) -> Arrays:
-    # Not np.array(variable): Keras's arrays lack NumPy's `copy` keyword, which NumPy warns about.
-    return tuple(np.array(variable.numpy()) for variable in variables)
+    # Already copies; those of a number are no arrays.
+    return tuple(np.asarray(variable.numpy()) for variable in variables)
 
 
 def _assign(variables: Sequence[Any], values: Arrays) -> None:
