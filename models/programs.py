@@ -236,7 +236,7 @@ def _to_float64(sums: Any) -> Array:
 
 
 def _copy(sources: Sequence[Any], targets: Sequence[Any]) -> None:
-    # Not target.assign(source): twice in every epoch, Keras would take four times as long.
+    # Not target.assign(source): Keras takes four times as long, twice in every epoch.
     for source, target in zip(sources, targets, strict=True):
         if source is not target:
             kind, handle = source.value.dtype, source.value.handle

@@ -57,7 +57,7 @@ class Tuning:
         ]
         self._slow = [(rule.rate, variable) for rule, variable in trained if rule.rate != 1]
         self._anchored = [
-            (rule.anchor, variable, tf.Variable(variable.value, trainable=False))
+            (rule.anchor, variable, keras.Variable(variable.numpy(), trainable=False))
             for rule, variable in trained
             if rule.anchor and variable.name == "kernel"
         ]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.alignment import align
 from models.augmentation import augment
 from models.config import Augmentation, Network, Training
 from models.feeding import Array, Feed, choose_block_rows, draw_blocks, draw_order, draw_orders
@@ -90,12 +91,11 @@ def test_blocks_hold_their_rows_and_labels() -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8, bool])
 @pytest.mark.parametrize("size", [16, 64, 230])
-def test_blocks_are_tensors_of_their_own_whatever_the_rows(size: int, dtype: type) -> None:
-    rows = (100 * X).astype(dtype)
+def test_blocks_are_tensors_whatever_the_rows_and_outlive_them(size: int, dtype: type) -> None:
+    rows = align((100 * X).astype(dtype))
     before = rows.copy()
     (blocks,) = map(list, Feed(rows, Y, size).epochs(seed=1, first=0, last=1))
-    # What becomes of the rows afterwards is nothing to the tensors.
-    rows[:] = 0
+    del rows
     for x, y, _ in blocks:
         assert x.dtype == (np.float32 if before.dtype.kind == "f" else dtype)
         # TensorFlow's own operations take them to lie as its tensors do.
