@@ -247,7 +247,8 @@ def _wrap(pieces: Iterable[slice], rows: int) -> Iterator[slice]:
 
 
 def _gather(rows: Sliceable, pieces: list[slice]) -> Array:
-    first = rows[pieces[0]]
+    # Rows may be in a list, or labels a column of a table.
+    first = np.asarray(rows[pieces[0]])
     if len(pieces) == 1:
         return first
     count = sum(piece.stop - piece.start for piece in pieces)
@@ -265,9 +266,10 @@ def to_tensor(rows: Array) -> Any:
 
     It may be in the memory of the rows, which must not change as long as it is in use.
     """
-    # In memory from NumPy: it asks for large pages, so TensorFlow's own copy takes five times
-    # as long.
-    tensor = tf.identity(tf.experimental.dlpack.from_dlpack(align(rows).__dlpack__()))
+    # Copied, if at all, by NumPy: it asks for large pages of memory, so TensorFlow would take five
+    # times as long.
+    aligned = align(np.asarray(rows))
+    tensor = tf.identity(tf.experimental.dlpack.from_dlpack(aligned.__dlpack__()))
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
 
 

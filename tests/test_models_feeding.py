@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import tensorflow as tf
 
 from models.alignment import align
 from models.augmentation import augment
@@ -103,6 +105,14 @@ def test_blocks_are_tensors_whatever_the_rows_and_outlive_them(size: int, dtype:
         assert len(x) == len(y)
     seen = np.concatenate([x.numpy().reshape(-1, 6) for x, _, _ in blocks])
     np.testing.assert_array_equal(np.sort(seen, axis=0), np.sort(before, axis=0).astype(seen.dtype))
+
+
+@pytest.mark.parametrize("convert", [list, pd.Series, tf.constant])
+@pytest.mark.parametrize("size", [64, 230])
+def test_labels_may_be_of_any_kind_that_can_be_sliced(convert: Any, size: int) -> None:
+    (blocks,) = map(list, Feed(X, convert(Y), size).epochs(seed=1, first=0, last=1))
+    seen = np.concatenate([y.numpy() for _, y, _ in blocks])
+    np.testing.assert_array_equal(np.sort(seen), np.sort(Y))
 
 
 def test_rows_of_one_block_are_read_once() -> None:
