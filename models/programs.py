@@ -112,6 +112,8 @@ class Program:
         """Sums a step's results over batches whose sizes are known at compile time."""
         size = min(batch_size, order.shape[0])
         batches, left = divmod(order.shape[0], size)
+        if left:
+            step = _trace_once(step, x, y)
 
         def add(batch: Any, sums: Any) -> tuple[Any]:
             rows = tf.slice(order, [batch * size], [size])
@@ -143,7 +145,8 @@ class Program:
 
     def _sums(self, y: Any, outputs: Any, loss: Any) -> Any:
         each_row = [metric(y, outputs) for metric in self._metrics.values()]
-        return tf.stack([loss * y.shape[0], *map(tf.reduce_sum, each_row)])
+        rows = tf.cast(tf.shape(y)[0], loss.dtype)
+        return tf.stack([loss * rows, *map(tf.reduce_sum, each_row)])
 
 
 def find_shared_program(
@@ -354,6 +357,13 @@ def repeat(times: int, step: Callable[..., Sequence[Any]], *state: Any) -> Seque
         return number + 1, *step(number, *state)
 
     return list(tf.while_loop(lambda number, *_: number < times, count, (0, *state))[1:])
+
+
+def _trace_once(step: Callable[[Any, Any], Any], x: Any, y: Any) -> Callable[[Any, Any], Any]:
+    """A step to be compiled for several numbers of rows of ``x`` and ``y``, traced for all."""
+    any_number = [tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in (x, y)]
+    traced: Callable[[Any, Any], Any] = tf.function(step, any_number, autograph=False)
+    return traced
 
 
 class Compiled:
