@@ -15,7 +15,7 @@ START = (
 
 
 @pytest.mark.parametrize("width", [512, 128])
-def test_xla_starts_with_wide_vectors_unless_the_user_says_otherwise(
+def test_xla_starts_with_options_for_speed_unless_the_user_says_otherwise(
     tmp_path: Path, width: int
 ) -> None:
     given = f"--xla_dump_to={tmp_path}"
@@ -30,5 +30,7 @@ def test_xla_starts_with_wide_vectors_unless_the_user_says_otherwise(
         text=True,
     )
     (options,) = tmp_path.glob("*.debug_options")
-    assert f"xla_cpu_prefer_vector_width: {width}" in options.read_text().splitlines()
+    settings = options.read_text().splitlines()
+    assert f"xla_cpu_prefer_vector_width: {width}" in settings
+    assert "xla_cpu_copy_insertion_use_region_analysis: true" in settings
     assert done.stdout.strip() == given
