@@ -45,7 +45,7 @@ def _start_xla_once() -> None:
     given = os.environ.get("XLA_FLAGS")
     os.environ["XLA_FLAGS"] = f"{_XLA_OPTIONS} {given or ''}"
     try:
-        tf.function(lambda: tf.constant(0), jit_compile=True)()
+        tf.function(lambda: tf.constant(0), jit_compile=True, autograph=False)()
     finally:
         if given is None:
             del os.environ["XLA_FLAGS"]
