@@ -20,6 +20,7 @@ from models.feeding import Array, Block, Feed, Sliceable, to_tensor
 from models.optimizers import build_optimizer
 from models.runtime import start_xla
 from models.tuning import LayerRule, Rules, Tuning
+from models.variables import copy
 
 RowLoss = Callable[[Any, Any], Any]
 
@@ -69,9 +70,9 @@ class Program:
             Mean loss and metrics over the rows, and the same for validation as ``val_...``.
         """
         with self._lock:
-            _copy(variables, self._variables)
+            copy(variables, self._variables)
             parts = self._run_blocks(train, blocks, validation)
-            _copy(self._variables, variables)
+            copy(self._variables, variables)
         logs: dict[str, float] = {}
         for prefix, (sums, rows) in zip(("", "val_"), parts, strict=True):
             names = (f"{prefix}{name}" for name in ("loss", *self._metrics))
@@ -236,15 +237,6 @@ def _layout(model: keras.Model) -> list[Any]:
 
 def _to_float64(sums: Any) -> Array:
     return np.asarray(sums.numpy(), np.float64)
-
-
-def _copy(sources: Sequence[Any], targets: Sequence[Any]) -> None:
-    # Not target.assign(source): Keras takes four times as long, twice in every epoch.
-    for source, target in zip(sources, targets, strict=True):
-        if source is not target:
-            kind, handle = source.value.dtype, source.value.handle
-            value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=kind)
-            tf.raw_ops.AssignVariableOp(resource=target.value.handle, value=value)
 
 
 def predict_labels(model: keras.Model, x: Sliceable, batch_size: int = 2000) -> Array:

@@ -20,6 +20,7 @@ from models.interruption import interruptibly
 from models.optimizers import build_optimizer
 from models.programs import Program, RowLoss, find_shared_program
 from models.tuning import Rules, Tuning
+from models.variables import read, write
 
 Arrays = tuple[Array, ...]
 
@@ -244,9 +245,9 @@ def _begin(model: keras.Model, optimizer: keras.optimizers.Optimizer, seed: int)
     seeds = iter(np.random.SeedSequence(seed).generate_state(len(model.variables)) >> 1)
     variables = tuple(
         value if id(variable) in weights else np.array([next(seeds), 0])
-        for variable, value in zip(model.variables, _values(model.variables), strict=True)
+        for variable, value in zip(model.variables, read(model.variables), strict=True)
     )
-    return State(0, variables, _values(optimizer.variables), 0, variables, {})
+    return State(0, variables, read(optimizer.variables), 0, variables, {})
 
 
 def _advance(
@@ -256,12 +257,12 @@ def _advance(
     logs: Mapping[str, float],
     min_delta: float,
 ) -> State:
-    epoch, variables = state.epoch + 1, _values(model.variables)
+    epoch, variables = state.epoch + 1, read(model.variables)
     better = logs["val_loss"] < state.best_loss - min_delta
     return State(
         epoch=epoch,
         variables=variables,
-        optimizer=_values(optimizer.variables),
+        optimizer=read(optimizer.variables),
         best_epoch=epoch if better else state.best_epoch,
         best=variables if better else state.best,
         history={name: (*state.history.get(name, ()), value) for name, value in logs.items()},
@@ -285,11 +286,6 @@ def _check_rows(x: Sliceable, y: Sliceable, x_val: Sliceable, y_val: Sliceable) 
         raise ValueError(msg)
 
 
-def _values(variables: Sequence[Any]) -> Arrays:
-    # Already copies; those of a number are no arrays.
-    return tuple(np.asarray(variable.numpy()) for variable in variables)
-
-
 def _assign(variables: Sequence[Any], values: Arrays) -> None:
     shapes = [tuple(variable.shape) for variable in variables]
     given = [value.shape for value in values]
@@ -303,8 +299,7 @@ def _assign(variables: Sequence[Any], values: Arrays) -> None:
             f"{len(shapes)} variables, in the state {len(given)}{first}."
         )
         raise ValueError(msg)
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
+    write(variables, values)
 
 
 @contextmanager
