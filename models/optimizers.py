@@ -13,20 +13,22 @@ from models.config import HeadTraining
 def build_optimizer(settings: HeadTraining) -> keras.optimizers.Optimizer:
     """Builds the update rule with its learning rate schedule."""
     rate, momentum = _learning_rate(settings), settings.momentum
-    clip = {"clipvalue": settings.clip_value or None}
+    # Named, or Keras numbers them, and TensorFlow takes twice as long to make variables whose names
+    # it has not had in this process.
+    common: Any = {"name": "optimizer", "clipvalue": settings.clip_value or None}
     match settings.optimizer:
         case "adam":
-            return Adam(rate, **clip)
+            return Adam(rate, **common)
         case "sgd":
-            return keras.optimizers.SGD(rate, **clip)
+            return keras.optimizers.SGD(rate, **common)
         case "momentum":
-            return keras.optimizers.SGD(rate, momentum=momentum, **clip)
+            return keras.optimizers.SGD(rate, momentum=momentum, **common)
         case "nesterov":
-            return keras.optimizers.SGD(rate, momentum=momentum, nesterov=True, **clip)
+            return keras.optimizers.SGD(rate, momentum=momentum, nesterov=True, **common)
         case "rmsprop":
-            return keras.optimizers.RMSprop(rate, momentum=momentum, **clip)
+            return keras.optimizers.RMSprop(rate, momentum=momentum, **common)
         case "adagrad":
-            return keras.optimizers.Adagrad(rate, **clip)
+            return keras.optimizers.Adagrad(rate, **common)
 
 
 def _learning_rate(settings: HeadTraining) -> Any:
