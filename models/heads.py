@@ -21,8 +21,10 @@ from models.networks import build_head, draw_head_kernels
 from models.optimizers import choose_rate, start_slots, update
 from models.programs import Compiled, is_on_gpu, repeat
 
-# More heads take less time each, until their weights, moments and batches outgrow a core's cache.
-TILE = 128
+# More heads take less time each, until their weights, moments and batches outgrow the cache.
+TILE = 256
+# So few that two halves in two threads take longer than all in one.
+_FEW = 64
 _VALIDATION_ROWS = 1000
 _LOGS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
@@ -301,7 +303,7 @@ def _settings_of(heads: Sequence[Head]) -> list[Array]:
 
 def _choose_tile(count: int) -> int:
     """Heads of a tile: all if they are few, else so that two threads have as many tiles each."""
-    if count <= TILE // 2:
+    if count <= min(_FEW, TILE):
         return count
     return math.ceil(count / (2 * math.ceil(count / (2 * TILE))))
 
