@@ -24,7 +24,7 @@ from models.variables import copy
 
 RowLoss = Callable[[Any, Any], Any]
 
-# Rows of a validation step: large enough for the matrix product to dominate.
+# Least rows of a validation step: enough for the matrix products to dominate.
 _VALIDATION_ROWS = 1000
 
 
@@ -105,7 +105,8 @@ class Program:
         return self._sum_over(self._train, x, y, order, self._batch_size)
 
     def _validate_rows(self, x: Any, y: Any) -> Any:
-        return self._sum_over(self._validate, x, y, tf.range(x.shape[0]), _VALIDATION_ROWS)
+        rows = x.shape[0]
+        return self._sum_over(self._validate, x, y, tf.range(rows), _divide_evenly(rows))
 
     def _sum_over(
         self, step: Callable[[Any, Any], Any], x: Any, y: Any, order: Any, batch_size: int
@@ -148,6 +149,12 @@ class Program:
         each_row = [metric(y, outputs) for metric in self._metrics.values()]
         rows = tf.cast(tf.shape(y)[0], loss.dtype)
         return tf.stack([loss * rows, *map(tf.reduce_sum, each_row)])
+
+
+def _divide_evenly(rows: int) -> int:
+    """Rows of a validation step, such that none are left: they are compiled by themselves."""
+    sizes = range(_VALIDATION_ROWS, 2 * _VALIDATION_ROWS + 1)
+    return next((size for size in sizes if rows % size == 0), _VALIDATION_ROWS)
 
 
 def find_shared_program(

@@ -189,10 +189,15 @@ def test_fewer_rows_than_a_batch_are_one_batch() -> None:
     assert int(states[-1].optimizer[0]) == 3  # Steps: one an epoch.
 
 
-def test_validation_rows_beyond_a_block_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(build(), *TRAIN, settings=SETTINGS).history
+# In three steps of ten, and in four of seven and what is left.
+@pytest.mark.parametrize("rows", [30, 29])
+def test_validation_rows_beyond_a_step_count_once(
+    rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some: Any = {"settings": SETTINGS, "validation": [part[:rows] for part in VALIDATION]}
+    whole = train(build(), *TRAIN, **some).history
     monkeypatch.setattr(programs, "_VALIDATION_ROWS", 7)
-    blocks = train(build(), *TRAIN, settings=SETTINGS, optimizer=build_optimizer(SETTINGS)).history
+    blocks = train(build(), *TRAIN, **some, optimizer=build_optimizer(SETTINGS)).history
     assert blocks["val_accuracy"] == whole["val_accuracy"]
     np.testing.assert_allclose(blocks["val_loss"], whole["val_loss"], rtol=1e-6)
 
