@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.config import HeadTraining
-from models.feeding import Array, draw_orders
+from models.feeding import Array, draw_orders, to_tensor
 from models.networks import build_head, draw_head_kernels
 from models.optimizers import choose_rate, start_slots, update
 from models.programs import Compiled, is_on_gpu, repeat
@@ -169,8 +169,10 @@ def fit_heads(
     with ThreadPoolExecutor(2) as pool:
         while (active := np.flatnonzero(state.is_training(settings))).size:
             tiles = [active[i : i + trainer.tile] for i in range(0, len(active), trainer.tile)]
-            results = zip(*pool.map(partial(trainer.run, state), tiles), strict=True)
-            state = _advance(state, active, [np.concatenate(parts) for parts in results])
+            after = _begin_epoch(state, len(active))
+            run = partial(trainer.run, state, after)
+            logs = np.concatenate([*pool.map(run, range(len(tiles)), tiles)])
+            state = _end_epoch(state, after, active, logs)
             if on_epoch:
                 on_epoch(state)
     return state
@@ -216,6 +218,8 @@ class _Trainer:
             ragged=bool((self.lengths != self.batches * self.batch).any()),
         )
         self.program = _compile_epoch(settings, needs)
+        # By the tile's place: the epoch after which, of which heads, their weights, slots, steps.
+        self.left: dict[int, tuple[int, Array, Sequence[Any]]] = {}
 
     def begin(self) -> HeadsState:
         """The state before the first epoch."""
@@ -234,25 +238,40 @@ class _Trainer:
             history={name: np.empty((0, count)) for name in _LOGS},
         )
 
-    def run(self, state: HeadsState, tile: Array) -> list[Array]:
+    def run(self, state: HeadsState, after: HeadsState, place: int, tile: Array) -> Array:
         """Trains the heads of a tile for an epoch and validates them.
 
+        Args:
+            state: Before the epoch.
+            after: Into which their weights, slots and steps are written.
+            place: The tile's, among those of the epoch.
+            tile: Numbers of the heads.
+
         Returns:
-            Their weights, slots and steps as in the state, and logs ``(heads, 4)``.
+            Their logs, ``(heads, 4)``.
         """
         # Padding repeats a head.
         padded = np.pad(tile, (0, self.tile - len(tile)), mode="edge")
         order, counts = self._draw_batches(padded, state.epoch)
-        shares = self.shares[:, self.kinds[padded]]
+        given = (order, counts, self.shares[:, self.kinds[padded]])
         results = self.program(
             *self.data,
             *self.validation,
-            *map(tf.constant, (order, counts, shares)),
-            *(tf.constant(values[padded]) for values in self.own),
-            *(tf.constant(part[padded]) for part in (state.weights, state.slots, state.steps)),
+            *map(to_tensor, (*given, *(values[padded] for values in self.own))),
+            *self._find(state, place, padded),
         )
-        *after, trained, validated = (part.numpy()[: len(tile)] for part in results)
-        return [*after, np.hstack([trained / self.lengths[tile, None], validated])]
+        self.left[place] = state.epoch + 1, padded, results[:3]
+        *values, trained, validated = (_to_array(part)[: len(tile)] for part in results)
+        for part, value in zip((after.weights, after.slots, after.steps), values, strict=True):
+            part[tile] = value
+        return np.hstack([trained / self.lengths[tile, None], validated])
+
+    def _find(self, state: HeadsState, place: int, padded: Array) -> Sequence[Any]:
+        """Weights, slots and steps of a tile: as the epoch before has left them, if it had it."""
+        epoch, heads, left = self.left.get(place, (-1, padded, ()))
+        if epoch == state.epoch and np.array_equal(heads, padded):
+            return left
+        return [to_tensor(part[padded]) for part in (state.weights, state.slots, state.steps)]
 
     def _draw_batches(self, tile: Array, epoch: int) -> tuple[Array, Array]:
         """Row numbers ``(batches, heads, batch)`` and how many of a batch are rows."""
@@ -266,29 +285,39 @@ class _Trainer:
         return order.reshape(len(tile), self.batches, self.batch).swapaxes(0, 1), counts
 
 
-def _advance(state: HeadsState, active: Array, results: list[Array]) -> HeadsState:
+def _begin_epoch(state: HeadsState, active: int) -> HeadsState:
+    """A copy of a state to write the weights, slots and steps of some heads into."""
+    new = np.empty_like if active == len(state.steps) else np.copy
+    return replace(
+        state, weights=new(state.weights), slots=new(state.slots), steps=new(state.steps)
+    )
+
+
+def _end_epoch(state: HeadsState, after: HeadsState, active: Array, logs: Array) -> HeadsState:
     """The state after an epoch of the active heads; the others stay as they are."""
-    weights, slots, steps, logs = results
     finite = np.isfinite(logs[:, [0, 2]]).all(axis=1)
     better = active[finite & (logs[:, 2] < state.best_loss[active])]
-    after = replace(
-        state,
+    return replace(
+        after,
         epoch=state.epoch + 1,
-        weights=_put(state.weights, active, weights),
-        slots=_put(state.slots, active, slots),
-        steps=_put(state.steps, active, steps),
         best_epoch=_put(state.best_epoch, better, state.epoch + 1),
+        best=_put(state.best, better, after.weights[better]),
         diverged=_put(state.diverged, active, ~finite),
         history={
             name: np.vstack([state.history[name], _put(np.full(len(state.steps), np.nan), *pair)])
             for name, pair in zip(_LOGS, ((active, log) for log in logs.T), strict=True)
         },
     )
-    return replace(after, best=_put(state.best, better, after.weights[better]))
+
+
+def _to_array(tensor: Any) -> Array:
+    """The values of a tensor where they lie; ``numpy()`` copies them."""
+    # From a GPU they have to be copied.
+    return np.from_dlpack(tensor) if "CPU" in tensor.device else np.asarray(tensor.numpy())
 
 
 def _put(array: Array, where: Array, values: Any) -> Array:
-    changed = array.copy() if len(where) < len(array) else np.empty_like(array)
+    changed = array.copy()
     changed[where] = values
     return changed
 
