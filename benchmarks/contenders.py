@@ -198,10 +198,23 @@ def multiply(rows: Rows, validation: Rows, batch: int) -> Callable[[], object]:
 CONTENDERS: Mapping[str, Contender] = {
     "headstart": train_headstart,
     "keras.fit": train_keras,
+    "keras.fit on one thread": train_keras,
     "keras.fit, 100 steps a call, jit_compile": train_keras_jitted,
     "PyTorch": train_torch,
     "PyTorch, torch.compile": train_torch_compiled,
     "JAX, lax.scan": train_jax,
     "scikit-learn": train_sklearn,
     "matrix products alone (sgemm on one core)": multiply,
+}
+
+
+def threads_for(batch: int) -> int:
+    """Threads for this project's engine: one, as the preset has it, where steps are too short."""
+    return PROTOCOL.run.threads if batch <= PROTOCOL.pretrain.batch_size else Run().threads
+
+
+# Of TensorFlow, for each batch size, where it is not left to choose.
+THREADS: Mapping[str, Callable[[int], int]] = {
+    "headstart": threads_for,
+    "keras.fit on one thread": lambda _: 1,
 }

@@ -2,11 +2,13 @@
 
     make bench [ARGS=turns]
 
-which keeps NumPy to one thread: on a busy machine two wait for each other more than they work.
+which keeps NumPy to one thread (on a busy machine two wait for each other more than they work)
+and to the kernels it chooses for the processor itself.
 Prints the tables and writes them to ``benchmarks/RESULTS.md``. Libraries to compare with are
 optional (``pip install -e .[bench]``); one that is missing is left out and named.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,17 +18,20 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from benchmarks.apart import bring
 from benchmarks.cold import compare_cold_runs
 from benchmarks.contenders import (
     CLASSES,
     CONTENDERS,
     EPOCHS,
     ROWS,
+    THREADS,
     VALIDATION_ROWS,
     Rows,
     build_model,
     draw_rows,
     settings_of,
+    threads_for,
 )
 from benchmarks.timing import TURNS, Times, describe_machine, format_table, take_turns
 from models.augmentation import augment
@@ -68,11 +73,12 @@ def write_report() -> Iterator[str]:
     yield (
         f"## One epoch\n\n{ROWS:,} x 784 rows, 5 x 100 ELU, Adam, and validation on "
         f"{VALIDATION_ROWS:,} rows. *First* is what the first turn took beyond the others: "
-        "tracing and compiling.\n"
+        "tracing and compiling. Each is in a process of its own, on as many threads as it takes "
+        "unasked; PyTorch on as many as serve it best.\n"
     )
     for batch in BATCHES:
-        yield compare_epochs(rows, validation, batch)
-    yield compare_sources(validation)
+        yield compare_epochs(batch)
+    yield compare_sources()
     yield compare_caching()
     yield compare_heads()
     yield measure_augmentation(rows)
@@ -80,15 +86,11 @@ def write_report() -> Iterator[str]:
     yield compare_cold_runs()
 
 
-def compare_epochs(rows: Rows, validation: Rows, batch: int) -> str:
+def compare_epochs(batch: int) -> str:
     """The table of one batch size."""
-    contenders, missing = {}, []
-    for name, make in CONTENDERS.items():
-        try:
-            contenders[name] = make(rows, validation, batch)
-        except ImportError as error:
-            missing.append(f"{name} ({error.name})")
-    seconds = take_turns(contenders)
+    makers = {name: partial(_prepare, name, batch) for name in CONTENDERS}
+    with bring(makers) as (contenders, missing):
+        seconds = take_turns(contenders)
     ours = seconds["headstart"]
     lines = [
         [
@@ -106,36 +108,36 @@ def compare_epochs(rows: Rows, validation: Rows, batch: int) -> str:
     return format_table(head, lines) + note
 
 
-def compare_sources(validation: Rows) -> str:
+def _prepare(name: str, batch: int) -> Callable[[], object]:
+    if name in THREADS:
+        use_threads(THREADS[name](batch))
+    return CONTENDERS[name](draw_rows(ROWS), draw_rows(VALIDATION_ROWS), batch)
+
+
+def compare_sources() -> str:
     """Rows in memory against a file read in blocks."""
-    x, y = draw_rows(4 * ROWS)
-    model = build_model()
-    settings = settings_of(20)
+    memory, blocks = "in memory, one block", "from a file, blocks of a quarter"
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.npy"
-        np.save(path, x)
-        mapped = np.load(path, mmap_mode="r")
-
-        def train(source: Array, block_rows: int) -> Callable[[], object]:
-            return lambda: fit(
-                model,
-                source,
-                y,
-                settings=settings,
-                validation=validation,
-                seed=1,
-                block_rows=block_rows,
-            )
-
-        seconds = take_turns(
-            {
-                "in memory, one block": train(x, len(x) + settings.batch_size),
-                "from a file, blocks of a quarter": train(mapped, ROWS),
-            }
-        )
+        path = os.path.join(folder, "x.npy")
+        np.save(path, draw_rows(4 * ROWS)[0])
+        makers = {memory: partial(_read_from, ""), blocks: partial(_read_from, path)}
+        with bring(makers) as (contenders, _):
+            seconds = take_turns(contenders)
     return (
         f"## Rows that need not fit in memory\n\n{4 * ROWS:,} x 784 rows in batches of 20.\n\n"
-        + _format_seconds("", seconds, "in memory, one block", 1 / EPOCHS[20])
+        + _format_seconds("", seconds, memory, 1 / EPOCHS[20])
+    )
+
+
+def _read_from(path: str) -> Callable[[], object]:
+    """Training on rows from a file, or if there is none from memory."""
+    use_threads(threads_for(20))
+    x, y = draw_rows(4 * ROWS)
+    source = np.load(path, mmap_mode="r") if path else x
+    model, settings, validation = build_model(), settings_of(20), draw_rows(VALIDATION_ROWS)
+    size = ROWS if path else len(x) + settings.batch_size
+    return lambda: fit(
+        model, source, y, settings=settings, validation=validation, seed=1, block_rows=size
     )
 
 
