@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from models.alignment import allocate
 from models.config import Augmentation
-from models.feeding import Array
+from models.feeding import Array, to_array, to_tensor
 from models.programs import Compiled
 
 # Images of one call of the program: their fields fit a core's cache.
@@ -54,16 +55,18 @@ def augment(
     """
     if not settings.is_on:
         return images
-    changed = np.empty(images.shape, np.float32)
+    changed = allocate(images.shape, np.float32)
     program = _compile(settings, shape)
     key = tf.constant([seed, epoch], tf.uint32)
     for first in range(0, len(images), _BLOCK):
         block = slice(first, first + _BLOCK)
+        pixels = images[block].astype(np.float32, copy=False)
+        numbers = rows[block].astype(np.uint32)
         # Equal blocks share one program, in which a row's place makes no difference.
-        missing = max(0, first + _BLOCK - len(images))
-        pixels = np.pad(images[block], [(0, missing), (0, 0)]).astype(np.float32, copy=False)
-        numbers = np.pad(rows[block], (0, missing)).astype(np.uint32)
-        changed[block] = program(pixels, numbers, key)[: _BLOCK - missing]
+        if missing := _BLOCK - len(pixels):
+            pixels, numbers = np.pad(pixels, [(0, missing), (0, 0)]), np.pad(numbers, (0, missing))
+        result = to_array(program(to_tensor(pixels), to_tensor(numbers), key))
+        changed[block] = result[: _BLOCK - missing]
     return changed
 
 

@@ -273,6 +273,12 @@ def to_tensor(rows: Array) -> Any:
     return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
 
 
+def to_array(tensor: Any) -> Array:
+    """The numbers of a tensor where they lie, not to be written to; its ``numpy()`` copies them."""
+    # From a GPU they have to be copied.
+    return np.from_dlpack(tensor) if "CPU" in tensor.device else np.asarray(tensor.numpy())
+
+
 def _read_ahead(reads: Iterable[Callable[[], Result]]) -> Generator[Result]:
     """Calls each function in a thread while the result of the one before is in use."""
     ahead: deque[Future[Result]] = deque()

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.config import HeadTraining
-from models.feeding import Array, draw_orders, to_tensor
+from models.feeding import Array, draw_orders, to_array, to_tensor
 from models.networks import build_head, draw_head_kernels
 from models.optimizers import choose_rate, start_slots, update
 from models.programs import Compiled, is_on_gpu, repeat
@@ -261,7 +261,7 @@ class _Trainer:
             *self._find(state, place, padded),
         )
         self.left[place] = state.epoch + 1, padded, results[:3]
-        *values, trained, validated = (_to_array(part)[: len(tile)] for part in results)
+        *values, trained, validated = (to_array(part)[: len(tile)] for part in results)
         for part, value in zip((after.weights, after.slots, after.steps), values, strict=True):
             part[tile] = value
         return np.hstack([trained / self.lengths[tile, None], validated])
@@ -308,12 +308,6 @@ def _end_epoch(state: HeadsState, after: HeadsState, active: Array, logs: Array)
             for name, pair in zip(_LOGS, ((active, log) for log in logs.T), strict=True)
         },
     )
-
-
-def _to_array(tensor: Any) -> Array:
-    """The values of a tensor where they lie; ``numpy()`` copies them."""
-    # From a GPU they have to be copied.
-    return np.from_dlpack(tensor) if "CPU" in tensor.device else np.asarray(tensor.numpy())
 
 
 def _put(array: Array, where: Array, values: Any) -> Array:

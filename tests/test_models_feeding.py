@@ -12,7 +12,15 @@ import tensorflow as tf
 from models.alignment import align
 from models.augmentation import augment
 from models.config import Augmentation, Network, Training
-from models.feeding import Array, Feed, choose_block_rows, draw_blocks, draw_order, draw_orders
+from models.feeding import (
+    Array,
+    Feed,
+    choose_block_rows,
+    draw_blocks,
+    draw_order,
+    draw_orders,
+    to_array,
+)
 from models.networks import build_classifier, build_trunk
 from models.programs import predict
 from models.training import State, fit
@@ -276,6 +284,14 @@ def test_change_that_fails_says_so() -> None:
 
     with pytest.raises(OSError, match="no such image"):
         train(build(), X, Y, change=change)
+
+
+def test_a_tensor_is_read_where_it_lies() -> None:
+    tensor = tf.constant([[1.5, -2.0], [0.0, 3.0]])
+    first, second = to_array(tensor), to_array(tensor)
+    np.testing.assert_array_equal(first, tensor.numpy())
+    assert first.ctypes.data == second.ctypes.data != tensor.numpy().ctypes.data
+    assert not first.flags.writeable
 
 
 GROWTH = """
