@@ -496,7 +496,8 @@ class Run(Section):
         2,
         ge=1,
         description="Threads of TensorFlow's arithmetic. Part of the result: 1 thread and several "
-        "give different last bits, so the machine does not choose.",
+        "give different last bits, so the machine does not choose. Steps of a few dozen rows are "
+        "too short to share: 1 thread is as quick for them, or quicker.",
     )
     # Left out when settings are written down, so it is of no training stage's key.
     tensorboard: bool = Field(
