@@ -102,29 +102,36 @@ class Program:
         return self._train_rows(x, y, order), self._validate_rows(x_val, y_val)
 
     def _train_rows(self, x: Any, y: Any, order: Any) -> Any:
-        return self._sum_over(self._train, x, y, order, self._batch_size)
+        def take(part: Any, start: Any, size: int) -> Any:
+            return tf.gather(part, tf.slice(order, [start], [size]))
+
+        return self._sum_over(self._train, x, y, order.shape[0], self._batch_size, take)
 
     def _validate_rows(self, x: Any, y: Any) -> Any:
         rows = x.shape[0]
-        return self._sum_over(self._validate, x, y, tf.range(rows), _divide_evenly(rows))
+        return self._sum_over(self._validate, x, y, rows, _divide_evenly(rows), _cut)
 
     def _sum_over(
-        self, step: Callable[[Any, Any], Any], x: Any, y: Any, order: Any, batch_size: int
+        self,
+        step: Callable[[Any, Any], Any],
+        x: Any,
+        y: Any,
+        rows: int,
+        batch_size: int,
+        take: Callable[[Any, Any, int], Any],
     ) -> Any:
         """Sums a step's results over batches whose sizes are known at compile time."""
-        size = min(batch_size, order.shape[0])
-        batches, left = divmod(order.shape[0], size)
+        size = min(batch_size, rows)
+        batches, left = divmod(rows, size)
         if left:
             step = _trace_once(step, x, y)
 
         def add(batch: Any, sums: Any) -> tuple[Any]:
-            rows = tf.slice(order, [batch * size], [size])
-            return (sums + step(tf.gather(x, rows), tf.gather(y, rows)),)
+            return (sums + step(*(take(part, batch * size, size) for part in (x, y))),)
 
         (sums,) = repeat(batches, add, tf.zeros(1 + len(self._metrics)))
         if left:
-            rows = order[-left:]
-            sums += step(tf.gather(x, rows), tf.gather(y, rows))
+            sums += step(*(take(part, rows - left, left) for part in (x, y)))
         return sums
 
     def _train(self, x: Any, y: Any) -> Any:
@@ -149,6 +156,10 @@ class Program:
         each_row = [metric(y, outputs) for metric in self._metrics.values()]
         rows = tf.cast(tf.shape(y)[0], loss.dtype)
         return tf.stack([loss * rows, *map(tf.reduce_sum, each_row)])
+
+
+def _cut(part: Any, start: Any, size: int) -> Any:
+    return tf.slice(part, [start, *[0] * (part.shape.rank - 1)], [size, *part.shape[1:]])
 
 
 def _divide_evenly(rows: int) -> int:
