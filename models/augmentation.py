@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from models.alignment import allocate
 from models.config import Augmentation
-from models.feeding import Array, to_array, to_tensor
+from models.feeding import Array, lend, to_array
 from models.programs import Compiled
 
 # Images of one call of the program: their fields fit a core's cache.
@@ -65,7 +65,7 @@ def augment(
         # Equal blocks share one program, in which a row's place makes no difference.
         if missing := _BLOCK - len(pixels):
             pixels, numbers = np.pad(pixels, [(0, missing), (0, 0)]), np.pad(numbers, (0, missing))
-        result = to_array(program(to_tensor(pixels), to_tensor(numbers), key))
+        result = to_array(program(lend(pixels), lend(numbers), key))
         changed[block] = result[: _BLOCK - missing]
     return changed
 

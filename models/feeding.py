@@ -266,11 +266,16 @@ def to_tensor(rows: Array) -> Any:
 
     It may be in the memory of the rows, which must not change as long as it is in use.
     """
+    tensor = lend(rows)
+    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
+
+
+def lend(array: Array) -> Any:
+    """Makes a tensor of an array's own type, as ``to_tensor`` does."""
     # Copied, if at all, by NumPy: it asks for large pages of memory, so TensorFlow would take five
     # times as long.
-    aligned = align(np.asarray(rows))
-    tensor = tf.identity(tf.experimental.dlpack.from_dlpack(aligned.__dlpack__()))
-    return tf.cast(tensor, keras.config.floatx()) if tensor.dtype.is_floating else tensor
+    aligned = align(np.asarray(array))
+    return tf.identity(tf.experimental.dlpack.from_dlpack(aligned.__dlpack__()))
 
 
 def to_array(tensor: Any) -> Array:

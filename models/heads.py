@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from models.config import HeadTraining
-from models.feeding import Array, draw_orders, to_array, to_tensor
+from models.feeding import Array, draw_orders, lend, to_array
 from models.networks import build_head, draw_head_kernels
 from models.optimizers import choose_rate, start_slots, update
 from models.programs import Compiled, is_on_gpu, repeat
@@ -257,7 +257,7 @@ class _Trainer:
         results = self.program(
             *self.data,
             *self.validation,
-            *map(to_tensor, (*given, *(values[padded] for values in self.own))),
+            *map(lend, (*given, *(values[padded] for values in self.own))),
             *self._find(state, place, padded),
         )
         self.left[place] = state.epoch + 1, padded, results[:3]
@@ -271,7 +271,7 @@ class _Trainer:
         epoch, heads, left = self.left.get(place, (-1, padded, ()))
         if epoch == state.epoch and np.array_equal(heads, padded):
             return left
-        return [to_tensor(part[padded]) for part in (state.weights, state.slots, state.steps)]
+        return [lend(part[padded]) for part in (state.weights, state.slots, state.steps)]
 
     def _draw_batches(self, tile: Array, epoch: int) -> tuple[Array, Array]:
         """Row numbers ``(batches, heads, batch)`` and how many of a batch are rows."""

@@ -7,8 +7,9 @@ from functools import cache
 import tensorflow as tf
 
 # Vectors as wide as the processor has them take a seventh off an epoch. So, on some processors,
-# does looking closer at which weights a step has to copy; the results are the same bits. Not
-# fusing what has several results: with it Adam takes half the time, but changing images four times.
+# does looking closer at which weights a step has to copy; the results are the same bits.
+# Multi-output fusion stays off: a weight's update could be one loop with it instead of three, but
+# images take four times as long to change.
 _XLA_OPTIONS = "--xla_cpu_prefer_vector_width=512 --xla_cpu_copy_insertion_use_region_analysis=true"
 _starting = threading.Lock()
 

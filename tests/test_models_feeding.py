@@ -19,6 +19,7 @@ from models.feeding import (
     draw_blocks,
     draw_order,
     draw_orders,
+    lend,
     to_array,
 )
 from models.networks import build_classifier, build_trunk
@@ -292,6 +293,13 @@ def test_a_tensor_is_read_where_it_lies() -> None:
     np.testing.assert_array_equal(first, tensor.numpy())
     assert first.ctypes.data == second.ctypes.data != tensor.numpy().ctypes.data
     assert not first.flags.writeable
+
+
+def test_an_array_is_lent_in_its_own_type() -> None:
+    for kind in (np.float32, np.float64, np.uint32):
+        array = np.arange(6, dtype=kind).reshape(2, 3)
+        assert to_array(lend(array)).dtype == kind
+        np.testing.assert_array_equal(to_array(lend(array)), array)
 
 
 GROWTH = """
