@@ -8,7 +8,6 @@ Prints the tables and writes them to ``benchmarks/RESULTS.md``. Libraries to com
 optional (``pip install -e .[bench]``); one that is missing is left out and named.
 """
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -73,8 +72,9 @@ def write_report() -> Iterator[str]:
     yield (
         f"## One epoch\n\n{ROWS:,} x 784 rows, 5 x 100 ELU, Adam, and validation on "
         f"{VALIDATION_ROWS:,} rows. *First* is what the first turn took beyond the others: "
-        "tracing and compiling. Each is in a process of its own, on as many threads as it takes "
-        "unasked; PyTorch on as many as serve it best.\n"
+        "tracing and compiling. Each is in a process of its own. This project's engine has one "
+        "thread for batches of 20, as the preset that trains so, else two; PyTorch what serves it "
+        "best; NumPy one; the others what they take.\n"
     )
     for batch in BATCHES:
         yield compare_epochs(batch)
@@ -118,9 +118,9 @@ def compare_sources() -> str:
     """Rows in memory against a file read in blocks."""
     memory, blocks = "in memory, one block", "from a file, blocks of a quarter"
     with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "x.npy")
+        path = Path(folder) / "x.npy"
         np.save(path, draw_rows(4 * ROWS)[0])
-        makers = {memory: partial(_read_from, ""), blocks: partial(_read_from, path)}
+        makers = {memory: partial(_read_from, None), blocks: partial(_read_from, path)}
         with bring(makers) as (contenders, _):
             seconds = take_turns(contenders)
     return (
@@ -129,7 +129,7 @@ def compare_sources() -> str:
     )
 
 
-def _read_from(path: str) -> Callable[[], object]:
+def _read_from(path: Path | None) -> Callable[[], object]:
     """Training on rows from a file, or if there is none from memory."""
     use_threads(threads_for(20))
     x, y = draw_rows(4 * ROWS)
