@@ -19,6 +19,9 @@ from models.programs import Compiled
 _BLOCK = 256
 # Random numbers of a row: one for each of shift (two), rotation, scale and shear.
 _AFFINE = 5
+# Zeros before and after an image, down and across: what is farther out is read in them, and the
+# pixels next to that.
+_FRAME = (1, 2)
 
 
 def augment(
@@ -57,42 +60,47 @@ def augment(
         return images
     changed = allocate(images.shape, np.float32)
     program = _compile(settings, shape)
+    # Framed by NumPy: one option of XLA's works the framing into each of the reads.
+    framed = allocate((_BLOCK, *(size + sum(_FRAME) for size in shape)), np.float32)
+    framed[:] = 0
+    inside = framed[:, _FRAME[0] : -_FRAME[1], _FRAME[0] : -_FRAME[1]]
     key = tf.constant([seed, epoch], tf.uint32)
     for first in range(0, len(images), _BLOCK):
         block = slice(first, first + _BLOCK)
-        pixels = images[block].astype(np.float32, copy=False)
+        pixels = images[block]
         numbers = rows[block].astype(np.uint32)
         # Equal blocks share one program, in which a row's place makes no difference.
-        if missing := _BLOCK - len(pixels):
-            pixels, numbers = np.pad(pixels, [(0, missing), (0, 0)]), np.pad(numbers, (0, missing))
-        result = to_array(program(lend(pixels), lend(numbers), key))
+        missing = _BLOCK - len(pixels)
+        inside[: len(pixels)] = pixels.reshape(-1, *shape)
+        numbers = np.pad(numbers, (0, missing))
+        result = to_array(program(lend(framed), lend(numbers), key))
         changed[block] = result[: _BLOCK - missing]
     return changed
 
 
-def warp(images: Any, down: Any, right: Any) -> Any:
+def warp(framed: Any, down: Any, right: Any) -> Any:
     """Reads images at other places, by linear interpolation; outside all is 0.
 
     Args:
-        images: ``(images, height, width)``.
-        down: How far below its own place each pixel is read, as ``images``.
-        right: How far to the right of it, as ``images``.
+        framed: ``(images, height + 3, width + 3)``: a line of 0 above and left, two beyond.
+        down: How far below its own place each pixel is read, ``(images, height, width)``.
+        right: How far to the right of it, as ``down``.
 
     Returns:
-        As ``images``.
+        As ``down``.
     """
-    count, height, width = images.shape
+    count, height, width = down.shape
     y = tf.range(height, dtype=tf.float32)[:, None] + down
     x = tf.range(width, dtype=tf.float32) + right
-    # Around the image a border of 0, where whatever is farther out is read.
     y, x = tf.clip_by_value(y + 1, 0.0, height + 1.0), tf.clip_by_value(x + 1, 0.0, width + 1.0)
     top, left = tf.floor(y), tf.floor(x)
     below, beside = y - top, x - left
-    padded = tf.reshape(tf.pad(images, [(0, 0), (1, 2), (1, 2)]), [-1])
-    first = tf.range(count)[:, None, None] * ((height + 3) * (width + 3))
-    place = first + tf.cast(top * (width + 3) + left, tf.int32)
+    across = framed.shape[2]
+    first = tf.range(count)[:, None, None] * (framed.shape[1] * across)
+    place = first + tf.cast(top * across + left, tf.int32)
+    pixels = tf.reshape(framed, [-1])
     one, two, three, four = (
-        tf.gather(padded, place + offset) for offset in (0, 1, width + 3, width + 4)
+        tf.gather(pixels, place + offset) for offset in (0, 1, across, across + 1)
     )
     upper, lower = one + beside * (two - one), three + beside * (four - three)
     return upper + below * (lower - upper)
@@ -104,15 +112,15 @@ def _compile(settings: Augmentation, shape: tuple[int, int]) -> Compiled:
 
 
 def _change(
-    settings: Augmentation, shape: tuple[int, int], images: Any, rows: Any, key: Any
+    settings: Augmentation, shape: tuple[int, int], framed: Any, rows: Any, key: Any
 ) -> Any:
     """What ``augment`` does to one block."""
     places = _affine(settings, shape, _draw(key, rows, 0, _AFFINE))
     if settings.elastic:
         noise = tf.reshape(_draw(key, rows, _AFFINE, 2 * math.prod(shape)), places.shape)
         places += settings.elastic * _smooth(noise, settings.smoothness)
-    changed = warp(tf.reshape(images, (-1, *shape)), places[:, 0], places[:, 1])
-    return tf.reshape(changed, images.shape)
+    changed = warp(framed, places[:, 0], places[:, 1])
+    return tf.reshape(changed, (-1, math.prod(shape)))
 
 
 def _affine(settings: Augmentation, shape: tuple[int, int], drawn: Any) -> Any:

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 # Vectors as wide as the processor has them take a seventh off an epoch. So, on some processors,
 # does looking closer at which weights a step has to copy; the results are the same bits.
-# Multi-output fusion stays off: a weight's update could be one loop with it instead of three, but
-# images take four times as long to change.
+# Multi-output fusion (--xla_backend_extra_options=xla_cpu_use_multi_output_fusion) would take a
+# few hundredths more, but it is an experiment of XLA's and gives other last bits: it stays off.
 _XLA_OPTIONS = "--xla_cpu_prefer_vector_width=512 --xla_cpu_copy_insertion_use_region_analysis=true"
 _starting = threading.Lock()
 

@@ -26,9 +26,10 @@ change = partial(augment, IMAGES, ROWS, epoch=0, shape=SHAPE, seed=1)
 
 def shift(down: float, right: float) -> Array:
     """The images read so many pixels below and to the right."""
-    images = tf.reshape(IMAGES, (-1, *SHAPE))
+    framed = np.pad(IMAGES.reshape(-1, *SHAPE), [(0, 0), (1, 2), (1, 2)])
+    places = len(IMAGES), *SHAPE
     moved: Array = warp(
-        images, tf.fill(images.shape, float(down)), tf.fill(images.shape, float(right))
+        tf.constant(framed), tf.fill(places, float(down)), tf.fill(places, float(right))
     ).numpy()
     return moved
 
