@@ -60,7 +60,8 @@ def augment(
         return images
     changed = allocate(images.shape, np.float32)
     program = _compile(settings, shape)
-    # Framed by NumPy: one option of XLA's works the framing into each of the reads.
+    # Framed here: XLA, with multi-output fusion, would do it again for every pixel read. A block's
+    # result is there before the next one is written over it.
     framed = allocate((_BLOCK, *(size + sum(_FRAME) for size in shape)), np.float32)
     framed[:] = 0
     inside = framed[:, _FRAME[0] : -_FRAME[1], _FRAME[0] : -_FRAME[1]]
