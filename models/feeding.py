@@ -170,7 +170,9 @@ def draw_orders(lengths: Sequence[int] | Array, seeds: Sequence[int], epoch: int
     if min(lengths) < len(rows):
         keys |= np.where(rows < np.array(lengths)[:, None], np.uint64(0), _HASH)
     keys.sort(axis=1)
-    return keys.astype(np.uint32).view(np.int32)
+    order = allocate(keys.shape, np.int32)
+    np.copyto(order, keys, casting="unsafe")
+    return order
 
 
 def _mix(state: Array) -> Array:

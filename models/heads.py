@@ -187,6 +187,23 @@ def build_best_head(state: HeadsState, heads: Sequence[Head], index: int) -> ker
     return model
 
 
+@dataclass
+class _Tile:
+    """Heads trained together, and what of theirs TensorFlow has already.
+
+    Attributes:
+        heads: Their numbers, ``(heads,)``.
+        constants: What the program is told of them in every epoch alike.
+        epoch: How many epochs they had when they were left.
+        left: Their weights, slots and steps after that epoch.
+    """
+
+    heads: Array
+    constants: Sequence[Any]
+    epoch: int = -1
+    left: Sequence[Any] = ()
+
+
 class _Trainer:
     """What stays the same from epoch to epoch: rows, settings, and the program."""
 
@@ -218,8 +235,7 @@ class _Trainer:
             ragged=bool((self.lengths != self.batches * self.batch).any()),
         )
         self.program = _compile_epoch(settings, needs)
-        # By the tile's place: the epoch after which, of which heads, their weights, slots, steps.
-        self.left: dict[int, tuple[int, Array, Sequence[Any]]] = {}
+        self.tiles: dict[int, _Tile] = {}
 
     def begin(self) -> HeadsState:
         """The state before the first epoch."""
@@ -238,51 +254,57 @@ class _Trainer:
             history={name: np.empty((0, count)) for name in _LOGS},
         )
 
-    def run(self, state: HeadsState, after: HeadsState, place: int, tile: Array) -> Array:
+    def run(self, state: HeadsState, after: HeadsState, place: int, heads: Array) -> Array:
         """Trains the heads of a tile for an epoch and validates them.
 
         Args:
             state: Before the epoch.
             after: Into which their weights, slots and steps are written.
             place: The tile's, among those of the epoch.
-            tile: Numbers of the heads.
+            heads: Their numbers.
 
         Returns:
             Their logs, ``(heads, 4)``.
         """
-        # Padding repeats a head.
-        padded = np.pad(tile, (0, self.tile - len(tile)), mode="edge")
-        order, counts = self._draw_batches(padded, state.epoch)
-        given = (order, counts, self.shares[:, self.kinds[padded]])
+        tile = self._find(place, heads)
         results = self.program(
             *self.data,
             *self.validation,
-            *map(lend, (*given, *(values[padded] for values in self.own))),
-            *self._find(state, place, padded),
+            lend(self._draw_batches(tile.heads, state.epoch)),
+            *tile.constants,
+            *(tile.left if tile.epoch == state.epoch else self._lend(state, tile.heads)),
         )
-        self.left[place] = state.epoch + 1, padded, results[:3]
-        *values, trained, validated = (to_array(part)[: len(tile)] for part in results)
+        tile.epoch, tile.left = state.epoch + 1, results[:3]
+        *values, trained, validated = (to_array(part)[: len(heads)] for part in results)
         for part, value in zip((after.weights, after.slots, after.steps), values, strict=True):
-            part[tile] = value
-        return np.hstack([trained / self.lengths[tile, None], validated])
+            part[heads] = value
+        return np.hstack([trained / self.lengths[heads, None], validated])
 
-    def _find(self, state: HeadsState, place: int, padded: Array) -> Sequence[Any]:
-        """Weights, slots and steps of a tile: as the epoch before has left them, if it had it."""
-        epoch, heads, left = self.left.get(place, (-1, padded, ()))
-        if epoch == state.epoch and np.array_equal(heads, padded):
-            return left
-        return [lend(part[padded]) for part in (state.weights, state.slots, state.steps)]
+    def _find(self, place: int, heads: Array) -> _Tile:
+        """The tile at a place, as the epoch before has left it if it had the same heads."""
+        # Padding repeats a head.
+        padded = np.pad(heads, (0, self.tile - len(heads)), mode="edge")
+        tile = self.tiles.get(place)
+        if tile is None or not np.array_equal(tile.heads, padded):
+            starts = self.batch * np.arange(self.batches, dtype=np.int32)[:, None]
+            counts = np.clip(self.lengths[padded] - starts, 0, self.batch)
+            own = (values[padded] for values in self.own)
+            constants = [*map(lend, (counts, self.shares[:, self.kinds[padded]], *own))]
+            tile = self.tiles[place] = _Tile(padded, constants)
+        return tile
 
-    def _draw_batches(self, tile: Array, epoch: int) -> tuple[Array, Array]:
-        """Row numbers ``(batches, heads, batch)`` and how many of a batch are rows."""
-        lengths = self.lengths[tile]
-        order = draw_orders(lengths, [self.heads[head].seed for head in tile], epoch)
+    def _lend(self, state: HeadsState, heads: Array) -> list[Any]:
+        return [lend(part[heads]) for part in (state.weights, state.slots, state.steps)]
+
+    def _draw_batches(self, heads: Array, epoch: int) -> Array:
+        """Row numbers ``(heads, batches, batch)``."""
+        seeds = [self.heads[head].seed for head in heads]
+        order = draw_orders(self.lengths[heads], seeds, epoch)
         if self.rows is not None:
-            order = np.take_along_axis(self.rows[tile], order, axis=1)
-        order = np.pad(order, [(0, 0), (0, self.batches * self.batch - order.shape[1])])
-        starts = self.batch * np.arange(self.batches, dtype=np.int32)[:, None]
-        counts = np.clip(lengths - starts, 0, self.batch)
-        return order.reshape(len(tile), self.batches, self.batch).swapaxes(0, 1), counts
+            order = np.take_along_axis(self.rows[heads], order, axis=1)
+        if missing := self.batches * self.batch - order.shape[1]:
+            order = np.pad(order, [(0, 0), (0, missing)])
+        return order.reshape(len(heads), self.batches, self.batch)
 
 
 def _begin_epoch(state: HeadsState, active: int) -> HeadsState:
@@ -436,7 +458,8 @@ def _train_and_validate(
     factors = l2 if needs.l2 else None
 
     def step(batch: Any, weights: Any, moments: Any, steps: Any, sums: Any) -> tuple[Any, ...]:
-        inputs, labels = tf.gather(x, order[batch]), tf.gather(y, order[batch])
+        rows = order[:, batch]
+        inputs, labels = tf.gather(x, rows), tf.gather(y, rows)
         if needs.dropout:
             inputs *= _draw_kept(inputs.shape, dropouts, seeds, steps)
         # A constant, of which the compiler makes nothing.
@@ -459,7 +482,7 @@ def _train_and_validate(
 
     sums = tf.zeros((weights.shape[0], 2))
     moments = tuple(tf.unstack(slots, axis=1)) if slots.shape[1] else ()
-    weights, moments, steps, sums = repeat(order.shape[0], step, weights, moments, steps, sums)
+    weights, moments, steps, sums = repeat(order.shape[1], step, weights, moments, steps, sums)
     slots = tf.stack(moments, axis=1) if moments else slots
     return weights, slots, steps, sums, _validate(weights, x_val, y_val, shares, factors)
 
