@@ -428,17 +428,19 @@ class _Needs:
 @lru_cache(maxsize=8)
 def _compile_epoch(settings: HeadTraining, needs: _Needs) -> Compiled:
     """Compiles the epoch of a tile."""
+    # With dropout as ``fit``: XLA draws other numbers from the same seed.
+    xla = is_on_gpu() or not needs.dropout
 
     def train_and_validate(*arguments: Any) -> Any:
-        return _train_and_validate(settings, needs, *arguments)
+        return _train_and_validate(settings, needs, xla, *arguments)
 
-    # Where ``fit`` does without XLA: that draws other numbers from the same seed.
-    return Compiled(train_and_validate, xla=is_on_gpu() or not needs.dropout)
+    return Compiled(train_and_validate, xla)
 
 
 def _train_and_validate(
     settings: HeadTraining,
     needs: _Needs,
+    in_xla: bool,
     x: Any,
     y: Any,
     x_val: Any,
@@ -472,6 +474,7 @@ def _train_and_validate(
             gradient,
             choose_rate(settings, rates, steps)[:, None, None],
             steps[:, None, None],
+            in_xla,
         )
         # A head whose rows are used up waits for the others.
         has = (count > 0)[:, None, None]

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from models.config import Training
 from models.feeding import Array, Block, Feed, Sliceable, to_tensor
-from models.optimizers import build_optimizer
+from models.optimizers import Adam, build_optimizer
 from models.runtime import start_xla
 from models.tuning import LayerRule, Rules, Tuning
 from models.variables import copy
@@ -49,6 +49,8 @@ class Program:
         self._tuning = tuning
         self._variables = [*model.variables, *optimizer.variables, *tuning.variables]
         xla = suits_xla(model, training=True)
+        if isinstance(optimizer, Adam):
+            optimizer.in_xla = xla
         self._epoch = Compiled(self._train_and_validate, xla)
         self._train_block = Compiled(self._train_rows, xla)
         self._validate_block = Compiled(self._validate_rows, xla)

@@ -7,10 +7,13 @@ from functools import cache
 import tensorflow as tf
 
 # Vectors as wide as the processor has them take a seventh off an epoch. So, on some processors,
-# does looking closer at which weights a step has to copy; the results are the same bits.
-# Multi-output fusion (--xla_backend_extra_options=xla_cpu_use_multi_output_fusion) would take a
-# few hundredths more, but it is an experiment of XLA's and gives other last bits: it stays off.
-_XLA_OPTIONS = "--xla_cpu_prefer_vector_width=512 --xla_cpu_copy_insertion_use_region_analysis=true"
+# does looking closer at which weights a step has to copy. Loops that give more than one result
+# take off a tenth, most of it in Adam's update, and change the last bits.
+_XLA_OPTIONS = (
+    "--xla_cpu_prefer_vector_width=512",
+    "--xla_cpu_copy_insertion_use_region_analysis=true",
+    "--xla_backend_extra_options=xla_cpu_use_multi_output_fusion",
+)
 _starting = threading.Lock()
 
 
@@ -45,7 +48,7 @@ def start_xla() -> None:
 @cache
 def _start_xla_once() -> None:
     given = os.environ.get("XLA_FLAGS")
-    os.environ["XLA_FLAGS"] = f"{_XLA_OPTIONS} {given or ''}"
+    os.environ["XLA_FLAGS"] = " ".join([*_XLA_OPTIONS, given or ""])
     try:
         tf.function(lambda: tf.constant(0), jit_compile=True, autograph=False)()
     finally:

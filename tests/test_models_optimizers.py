@@ -49,11 +49,14 @@ def make_step(optimizer: Any, weights: list[Any]) -> Callable[[Any], None]:
     ],
     ids=lambda options: next(iter(options), "plain"),
 )
-def test_adam_is_that_of_keras_to_the_bit(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("in_xla", [True, False])
+def test_adam_is_that_of_keras_to_the_bit(in_xla: bool, options: dict[str, Any]) -> None:
     ours, theirs = draw_weights(), draw_weights()
     before = [weight.numpy() for weight in ours]
-    for kind, weights in ((Adam, ours), (keras.optimizers.Adam, theirs)):
-        step = make_step(kind(**options), weights)
+    mine = Adam(**options)
+    mine.in_xla = in_xla
+    for rule, weights in ((mine, ours), (keras.optimizers.Adam(**options), theirs)):
+        step = make_step(rule, weights)
         for number in range(STEPS):
             # One row of the embedding comes twice.
             step(tf.constant([1, 1, 3, number % 6]))
@@ -69,9 +72,10 @@ def test_adam_does_not_hide_what_is_no_number() -> None:
     assert np.isnan(weights[1].numpy()).all()
 
 
-def test_adam_compiles_without_the_detour_to_its_square_roots() -> None:
+def test_adam_compiles_without_the_detour_to_its_square_roots_to_one_loop() -> None:
     weight = keras.Variable(np.ones((3, 4), np.float32))
     optimizer = Adam()
+    optimizer.in_xla = True
     optimizer.build([weight])
 
     @tf.function(jit_compile=True, autograph=False)
@@ -84,3 +88,6 @@ def test_adam_compiles_without_the_detour_to_its_square_roots() -> None:
     compiled = step.experimental_get_compiler_ir(gradient)(stage="optimized_hlo")
     assert "sqrt(" in compiled
     assert "f32[3,4]{1,0} power(" not in compiled
+    # The weight and its moments at once.
+    (loop,) = [line for line in compiled.splitlines() if " fusion(" in line and "f32[3,4]" in line]
+    assert loop.split(" fusion(")[0].count("f32[3,4]") == 3

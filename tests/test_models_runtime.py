@@ -33,4 +33,5 @@ def test_xla_starts_with_options_for_speed_unless_the_user_says_otherwise(
     settings = options.read_text().splitlines()
     assert f"xla_cpu_prefer_vector_width: {width}" in settings
     assert "xla_cpu_copy_insertion_use_region_analysis: true" in settings
+    assert '  key: "xla_cpu_use_multi_output_fusion"' in settings
     assert done.stdout.strip() == given
