@@ -6,7 +6,7 @@ Each head has its own seed, learning rate, L2, dropout, rows and early stopping,
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Self
@@ -26,6 +26,8 @@ TILE = 256
 # So few that two halves in two threads take longer than all in one.
 _FEW = 64
 _VALIDATION_ROWS = 1000
+# Columns come in fours: products of rows of whole 16 bytes take a twentieth off an epoch.
+_EVEN = 4
 _LOGS = ("loss", "accuracy", "val_loss", "val_accuracy")
 
 
@@ -168,10 +170,15 @@ def fit_heads(
         raise ValueError(msg)
     with ThreadPoolExecutor(2) as pool:
         while (active := np.flatnonzero(state.is_training(settings))).size:
-            tiles = [active[i : i + trainer.tile] for i in range(0, len(active), trainer.tile)]
+            tiles = trainer.pack(active)
             after = _begin_epoch(state, len(active))
-            run = partial(trainer.run, state, after)
-            logs = np.concatenate([*pool.map(run, range(len(tiles)), tiles)])
+            orders = [tile.order or pool.submit(trainer.draw, tile, state.epoch) for tile in tiles]
+            runs = pool.map(partial(trainer.run, state, after), tiles, orders)
+            # The thread that is left without a tile to train goes on with the next epoch's orders.
+            if state.epoch + 1 < settings.max_epochs:
+                for tile in tiles:
+                    tile.order = pool.submit(trainer.draw, tile, state.epoch + 1)
+            logs = np.concatenate([*runs])
             state = _end_epoch(state, after, active, logs)
             if on_epoch:
                 on_epoch(state)
@@ -193,14 +200,16 @@ class _Tile:
 
     Attributes:
         heads: Their numbers, ``(heads,)``.
+        padded: As many as the program takes; one is repeated.
         constants: What the program is told of them in every epoch alike.
-        epoch: How many epochs they had when they were left.
-        left: Their weights, slots and steps after that epoch.
+        order: What ``_Trainer.draw`` gives for the next epoch, once it has been asked.
+        left: Their weights, slots and steps, as the epoch before has left them.
     """
 
     heads: Array
+    padded: Array
     constants: Sequence[Any]
-    epoch: int = -1
+    order: Future[Array] | None = None
     left: Sequence[Any] = ()
 
 
@@ -225,17 +234,19 @@ class _Trainer:
         self.rows = _stack_rows(heads, len(x), longest)
         self.batch = min(settings.batch_size, longest)
         self.batches = math.ceil(longest / self.batch)
-        self.data = [*map(tf.constant, (_with_ones(x), y.astype(np.int32)))]
-        self.validation = _block_up(*validation)
-        self.shares, self.kinds = _share_out(heads, len(validation[0]), self.validation[1].shape)
-        self.own = _settings_of(heads)
         needs = _Needs(
             dropout=any(head.dropout for head in heads),
             l2=any(head.l2 for head in heads),
             ragged=bool((self.lengths != self.batches * self.batch).any()),
         )
+        # Columns of zeros at the front, but where dropout is drawn for each, as `fit` draws it.
+        self.zeros = 0 if needs.dropout else -self.shape[-1] % _EVEN
+        self.data = [*map(tf.constant, (self._widen(_with_ones(x)), y.astype(np.int32)))]
+        self.validation = _block_up(self._widen(_with_ones(validation[0])), validation[1])
+        self.shares, self.kinds = _share_out(heads, len(validation[0]), self.validation[1].shape)
+        self.own = _settings_of(heads)
         self.program = _compile_epoch(settings, needs)
-        self.tiles: dict[int, _Tile] = {}
+        self.tiles: list[_Tile] = []
 
     def begin(self) -> HeadsState:
         """The state before the first epoch."""
@@ -254,57 +265,74 @@ class _Trainer:
             history={name: np.empty((0, count)) for name in _LOGS},
         )
 
-    def run(self, state: HeadsState, after: HeadsState, place: int, heads: Array) -> Array:
+    def pack(self, active: Array) -> list[_Tile]:
+        """The tiles of an epoch.
+
+        Args:
+            active: Numbers of the heads still training, never more than the epoch before.
+        """
+        self.tiles = [
+            self._pack_tile(place, active[start : start + self.tile])
+            for place, start in enumerate(range(0, len(active), self.tile))
+        ]
+        return self.tiles
+
+    def _pack_tile(self, place: int, heads: Array) -> _Tile:
+        before = self.tiles[place] if self.tiles else None
+        if before and np.array_equal(before.heads, heads):
+            return before
+        padded = np.pad(heads, (0, self.tile - len(heads)), mode="edge")
+        starts = self.batch * np.arange(self.batches, dtype=np.int32)[:, None]
+        counts = np.clip(self.lengths[padded] - starts, 0, self.batch)
+        own = (values[padded] for values in self.own)
+        constants = [*map(lend, (counts, self.shares[:, self.kinds[padded]], *own))]
+        return _Tile(heads, padded, constants)
+
+    def draw(self, tile: _Tile, epoch: int) -> Array:
+        """Draws the row numbers of an epoch's batches, ``(heads, batches, batch)``."""
+        seeds = [self.heads[head].seed for head in tile.padded]
+        order = draw_orders(self.lengths[tile.padded], seeds, epoch)
+        if self.rows is not None:
+            order = np.take_along_axis(self.rows[tile.padded], order, axis=1)
+        if missing := self.batches * self.batch - order.shape[1]:
+            order = np.pad(order, [(0, 0), (0, missing)])
+        return order.reshape(len(tile.padded), self.batches, self.batch)
+
+    def run(self, state: HeadsState, after: HeadsState, tile: _Tile, order: Future[Array]) -> Array:
         """Trains the heads of a tile for an epoch and validates them.
 
         Args:
             state: Before the epoch.
             after: Into which their weights, slots and steps are written.
-            place: The tile's, among those of the epoch.
-            heads: Their numbers.
+            tile: Which heads.
+            order: What ``draw`` gives for the epoch.
 
         Returns:
             Their logs, ``(heads, 4)``.
         """
-        tile = self._find(place, heads)
         results = self.program(
             *self.data,
             *self.validation,
-            lend(self._draw_batches(tile.heads, state.epoch)),
+            lend(order.result()),
             *tile.constants,
-            *(tile.left if tile.epoch == state.epoch else self._lend(state, tile.heads)),
+            *(tile.left or self._lend(state, tile.padded)),
         )
-        tile.epoch, tile.left = state.epoch + 1, results[:3]
-        *values, trained, validated = (to_array(part)[: len(heads)] for part in results)
-        for part, value in zip((after.weights, after.slots, after.steps), values, strict=True):
-            part[heads] = value
+        heads, tile.left = tile.heads, results[:3]
+        weights, slots, steps, trained, validated = (
+            to_array(part)[: len(heads)] for part in results
+        )
+        after.weights[heads] = weights[..., self.zeros :]
+        after.slots[heads] = slots[..., self.zeros :]
+        after.steps[heads] = steps
         return np.hstack([trained / self.lengths[heads, None], validated])
 
-    def _find(self, place: int, heads: Array) -> _Tile:
-        """The tile at a place, as the epoch before has left it if it had the same heads."""
-        # Padding repeats a head.
-        padded = np.pad(heads, (0, self.tile - len(heads)), mode="edge")
-        tile = self.tiles.get(place)
-        if tile is None or not np.array_equal(tile.heads, padded):
-            starts = self.batch * np.arange(self.batches, dtype=np.int32)[:, None]
-            counts = np.clip(self.lengths[padded] - starts, 0, self.batch)
-            own = (values[padded] for values in self.own)
-            constants = [*map(lend, (counts, self.shares[:, self.kinds[padded]], *own))]
-            tile = self.tiles[place] = _Tile(padded, constants)
-        return tile
-
     def _lend(self, state: HeadsState, heads: Array) -> list[Any]:
-        return [lend(part[heads]) for part in (state.weights, state.slots, state.steps)]
+        wide = (self._widen(part[heads]) for part in (state.weights, state.slots))
+        return [*map(lend, (*wide, state.steps[heads]))]
 
-    def _draw_batches(self, heads: Array, epoch: int) -> Array:
-        """Row numbers ``(heads, batches, batch)``."""
-        seeds = [self.heads[head].seed for head in heads]
-        order = draw_orders(self.lengths[heads], seeds, epoch)
-        if self.rows is not None:
-            order = np.take_along_axis(self.rows[heads], order, axis=1)
-        if missing := self.batches * self.batch - order.shape[1]:
-            order = np.pad(order, [(0, 0), (0, missing)])
-        return order.reshape(len(heads), self.batches, self.batch)
+    def _widen(self, part: Array) -> Array:
+        """Gives rows, weights or moments the columns of zeros."""
+        return np.pad(part, [(0, 0)] * (part.ndim - 1) + [(self.zeros, 0)])
 
 
 def _begin_epoch(state: HeadsState, active: int) -> HeadsState:
@@ -378,7 +406,7 @@ def _block_up(x: Array, y: Array) -> list[Any]:
     size = min(_VALIDATION_ROWS, len(x))
     blocks = math.ceil(len(x) / size)
     padding = blocks * size - len(x)
-    rows = np.pad(_with_ones(x), [(0, padding), (0, 0)]).reshape(blocks, size, -1)
+    rows = np.pad(x, [(0, padding), (0, 0)]).reshape(blocks, size, -1)
     labels = np.pad(y, (0, padding)).reshape(blocks, size)
     return [tf.constant(rows), tf.constant(labels.astype(np.int32))]
 

@@ -32,6 +32,8 @@ HEADS = [
     Head(seed=4, learning_rate=0.05, rows=np.arange(0, 70, 2), validation_rows=np.arange(20)),
     Head(seed=5, learning_rate=0.02, l2=0.1, dropout=0.2, rows=np.arange(64)),
 ]
+DRY = [replace(head, dropout=0.0) for head in HEADS]
+wet_and_dry = pytest.mark.parametrize("heads", [HEADS, DRY], ids=["dropout", "no-dropout"])
 train = partial(fit_heads, classes=CLASSES, settings=SETTINGS, validation=VALIDATION)
 
 
@@ -82,8 +84,9 @@ def test_heads_end_where_fit_leads_each_alone() -> None:
     assert state.best_epoch.min() < 20 < state.best_epoch.max()
 
 
-def test_heads_without_partial_batches_end_there_too() -> None:
-    heads = [replace(head, rows=np.arange(64)) for head in HEADS[1:3]]
+@wet_and_dry
+def test_heads_without_partial_batches_end_there_too(heads: list[Head]) -> None:
+    heads = [replace(head, rows=np.arange(64)) for head in heads[1:3]]
     assert_equal_to_fit(train(heads, X, Y), heads, SETTINGS)
 
 
@@ -164,12 +167,20 @@ def test_diverged_head_disturbs_no_other() -> None:
 # --- Going on from a saved state, and the same bits ---
 
 
-def test_resumed_run_ends_bit_identical() -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
+@wet_and_dry
+def test_resumed_run_ends_bit_identical(
+    monkeypatch: pytest.MonkeyPatch, heads: list[Head], optimizer: str
+) -> None:
+    # Two tiles, in one of which a head is repeated.
+    monkeypatch.setattr(heads_module, "TILE", 3)
+    settings = SETTINGS.model_copy(update={"optimizer": optimizer})
     states: list[HeadsState] = []
-    whole = train(HEADS, X, Y, on_epoch=states.append)
+    whole = train(heads, X, Y, settings=settings, on_epoch=states.append)
     saved = HeadsState.from_arrays(states[10].to_arrays())
     later: list[HeadsState] = []
-    assert_same(train(HEADS, X, Y, saved=saved, on_epoch=later.append), whole)
+    again = train(heads, X, Y, settings=settings, saved=saved, on_epoch=later.append)
+    assert_same(again, whole)
     assert len(later) == len(states) - 11
 
 
@@ -180,10 +191,11 @@ def test_finished_heads_train_no_further() -> None:
     assert later == []
 
 
-def test_head_is_the_same_among_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    together = train(HEADS, X, Y)
+@wet_and_dry
+def test_head_is_the_same_among_many(monkeypatch: pytest.MonkeyPatch, heads: list[Head]) -> None:
+    together = train(heads, X, Y)
     monkeypatch.setattr(heads_module, "TILE", 2)
-    apart = train(HEADS, X, Y)
+    apart = train(heads, X, Y)
     np.testing.assert_array_equal(apart.best_epoch, together.best_epoch)
     np.testing.assert_allclose(apart.best, together.best, atol=1e-5)
 
