@@ -3,8 +3,15 @@
 import os
 import threading
 from functools import cache
+from operator import attrgetter
 
 import tensorflow as tf
+from tensorflow.python.eager.context import Context
+
+# TensorFlow's code in C reads this for every tensor it makes of a number, and takes for granted
+# that it gets it. As Python's code it may be where an interrupt is raised: then the process
+# crashed. Python runs none of its own to read it so.
+Context._handle = property(attrgetter("_context_handle"))
 
 # Vectors as wide as the processor has them take a seventh off an epoch. So, on some processors,
 # does looking closer at which weights a step has to copy. Loops that give more than one result
