@@ -1,4 +1,4 @@
-"""TensorFlow as this process runs it: on how many threads, with which XLA options."""
+"""TensorFlow as this process runs it: threads, XLA's options, and safe to be interrupted."""
 
 import os
 import threading
@@ -8,9 +8,9 @@ from operator import attrgetter
 import tensorflow as tf
 from tensorflow.python.eager.context import Context
 
-# TensorFlow's code in C reads this for every tensor it makes of a number, and takes for granted
-# that it gets it. As Python's code it may be where an interrupt is raised: then the process
-# crashed. Python runs none of its own to read it so.
+# TensorFlow's C code reads this for every tensor it makes of a number, and takes for granted that
+# it gets it. TensorFlow's own getter is Python code, in which an interrupt can be raised: then the
+# process crashes. In this one no Python code runs.
 Context._handle = property(attrgetter("_context_handle"))
 
 # Vectors as wide as the processor has them take a seventh off an epoch. So, on some processors,
