@@ -45,14 +45,17 @@ class StageKey(CachePolicy):
         """The stage's name and key; see the class."""
         key = self.stage.key(inputs)
         name = f"{self.stage.name}-{key}"
-        self.found[key] = self.store.raw_manifest(self.stage.name, key)
-        ref = self.store.find(self.stage.name, key)
         # Prefect gives a coroutine only to callers that are themselves asynchronous.
         results = cast(ResultStore, get_result_store().update_for_task(task_ctx.task))
-        if ref is None:
-            (self.store.records_path() / name).unlink(missing_ok=True)
-        elif _recorded(results, name) != ref:
-            results.write(ref, key=name)
+        # One at a time: else a run that found no entry could still remove the record of one made
+        # since, which another has found whole and trusts Prefect to find by its record.
+        with self.store.lock(self.store.records_path().name, name):
+            self.found[key] = self.store.raw_manifest(self.stage.name, key)
+            ref = self.store.find(self.stage.name, key)
+            if ref is None:
+                (self.store.records_path() / name).unlink(missing_ok=True)
+            elif _recorded(results, name) != ref:
+                results.write(ref, key=name)
         return name
 
 
