@@ -60,6 +60,32 @@ def test_a_signal_is_heeded_while_something_is_computed(headstart, name, code):
     assert err.endswith("the same command goes on where this one stopped\n")
 
 
+# Python reports what is raised in a weak reference's callback, and goes on.
+SWALLOWED = """
+import os, signal, time, weakref
+from flows import cli
+
+def config(*_, **__):
+    class Thing: pass
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.{name}))
+    del thing
+    time.sleep(600)
+
+cli._config = config
+cli.main(["config"])
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_signal_whose_exception_python_swallows_is_heeded(headstart, name, code):
+    process = headstart.start_python("-c", SWALLOWED.format(name=name))
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert err.endswith("the same command goes on where this one stopped\n")
+    assert "ignored" not in err
+
+
 def test_an_error_without_a_signal_stays_what_it_is():
     error = ValueError("rubbish")
     assert meant(error) is error
