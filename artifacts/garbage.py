@@ -1,5 +1,6 @@
 """Removing what no kept run reaches."""
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from artifacts.versions import PERMANENT
 
 # Half-made results of dead runs are worth something until somebody has had a week to go on.
 STATE_AGE = timedelta(days=7)
+# A file is written in an instant, even if the process is held up meanwhile.
+FILE_AGE = timedelta(minutes=10)
 # Present champion included: how far a rollback can go.
 KEEP_CHAMPIONS = 5
 
@@ -78,6 +81,12 @@ def find_garbage(
 
 def _leftovers(store: Store) -> Iterator[Garbage]:
     for draft in store.root.glob("*/.tmp-*"):
+        if not draft.is_dir():
+            # One being written has its name only for so long.
+            with contextlib.suppress(FileNotFoundError):
+                if _modified(draft) < _ago(FILE_AGE):
+                    yield Garbage(draft, f"unfinished {draft.name}", _size(draft))
+            continue
         key = draft.name.removeprefix(".tmp-").partition("-")[0]
         # Whoever makes an entry holds its lock, so a draft without one is a dead run's.
         if not store.is_locked(draft.parent.name, key):
@@ -112,7 +121,7 @@ def _modified(path: Path) -> datetime:
 
 
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return sum(file.stat().st_size for file in [path, *path.rglob("*")] if file.is_file())
 
 
 def describe_size(size: int) -> str:

@@ -1,3 +1,5 @@
+import os
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -79,6 +81,22 @@ def test_a_draft_of_a_dead_run_goes_and_one_being_made_stays(store):
     with store.lock("pretrain", "b"):
         collect(store, keep_runs=10)
     assert [path.name for path in store.root.glob("*/.tmp-*")] == [".tmp-b-99999-cafe"]
+
+
+def test_a_file_that_was_never_finished_goes_and_one_being_written_stays(store):
+    for folder, age in (("runs", 0), ("runs", 3600), (".prefect", 0), (".prefect", 3600)):
+        path = store.root / folder / f".tmp-file-{age}"
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
+    (found, other) = find_garbage(store, 10, timedelta(0))
+    assert (found.size, other.size) == (4, 4)
+    collect(store, keep_runs=10)
+    left = store.root.glob("*/.tmp-*")
+    assert sorted((path.parent.name, path.name) for path in left) == [
+        (".prefect", ".tmp-file-0"),
+        ("runs", ".tmp-file-0"),
+    ]
 
 
 def test_traces_beside_an_entry_go_with_it(store):

@@ -1,5 +1,6 @@
 """Prefect's result records, where several runs on one store keep them at once."""
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ from models.datasets import find_dataset
 from tasks.caching import StageKey, as_task
 from tasks.load_dataset import load_dataset
 from tasks.stage import Arguments, Untracked
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
 
 
 @pytest.fixture
@@ -49,8 +52,6 @@ def look(store: Store, arguments: Arguments) -> str | None:
     return policy.compute_key(cast(TaskRunContext, context), dict(arguments), {})
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("prefect_api")
 def test_who_found_no_entry_leaves_the_record_of_who_found_the_one_made_since(tmp_path, arguments):
     root = tmp_path / "store"
     other = threading.Thread(target=look, args=(Store(root), arguments))
@@ -67,3 +68,15 @@ def test_who_found_no_entry_leaves_the_record_of_who_found_the_one_made_since(tm
     other.join()
     assert name
     assert Path(late.records_path(), name).exists()
+
+
+def test_who_reads_a_record_while_it_is_replaced_reads_the_whole_of_it(tmp_path, arguments):
+    store = Store(tmp_path / "store")
+    load_dataset.run(arguments, store, None)
+    record = store.records_path() / str(look(store, arguments))
+    whole = record.read_bytes()
+    record.write_bytes(b"another")
+    with record.open("rb") as reader:
+        look(store, arguments)
+        assert reader.read() == b"another"
+    assert json.loads(record.read_bytes())["result"] == json.loads(whole)["result"]
