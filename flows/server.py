@@ -16,8 +16,9 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import IO
 
@@ -240,6 +241,7 @@ def serve(port: int, alive: int) -> None:
         import uvicorn
         from prefect.server.api.server import create_app
 
+        close_failed_statements()
     os.set_inheritable(alive, False)
     # Whoever comes while it leaves waits, so a page left open must not hold it up.
     config = uvicorn.Config(create_app(), log_level="warning", timeout_graceful_shutdown=5)
@@ -250,6 +252,32 @@ def serve(port: int, alive: int) -> None:
         server.run(sockets=[socket.socket(fileno=port)])
         # Before the users' lock goes, so that they do not take us for running.
         os.close(alive)
+
+
+def close_failed_statements() -> None:
+    """Keeps the server from standing still for a minute when several runs use it at once.
+
+    The cursor of a statement that failed stays open until Python's garbage collector finds the
+    error it belongs to. Closed only then, it waits for its connection with Python's lock held; and
+    the connection may be waiting for another one's transaction which, without that lock, does not
+    end before SQLite gives up.
+    """
+    from aiosqlite import Cursor, Error
+
+    def closing(method: Callable[..., Awaitable[Cursor]]) -> Callable[..., Awaitable[Cursor]]:
+        @wraps(method)
+        async def execute(self: Cursor, *arguments: object) -> Cursor:
+            try:
+                return await method(self, *arguments)
+            except Error:
+                # In the connection's own thread, at a moment when it waits for nothing.
+                await self.close()
+                raise
+
+        return execute
+
+    for name in ("execute", "executemany"):
+        setattr(Cursor, name, closing(getattr(Cursor, name)))
 
 
 def _leave_when_unused(server: "object", users: IO[bytes]) -> None:

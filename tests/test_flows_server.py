@@ -190,3 +190,50 @@ def test_a_package_called_flows_where_the_user_stands_is_not_in_the_way(headstar
 def test_what_a_run_that_dies_with_the_server_holds_is_known_to_the_next_server(headstart):
     settings = headstart.prefect("admin/settings")
     assert settings["server"]["concurrency"]["lease_storage"].endswith(".filesystem")
+
+
+# The second connection's statement fails at once, since it has read what the first then changes.
+LOCKED = """
+import asyncio, gc, sys
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
+from flows.server import close_failed_statements
+
+async def fail(connection):
+    try:
+        await connection.exec_driver_sql("INSERT INTO numbers VALUES (2)")
+    except OperationalError as error:
+        return error
+
+async def main():
+    engine = create_async_engine(sys.argv[1], connect_args={"isolation_level": None})
+    async with engine.connect() as first, engine.connect() as second:
+        for connection in (first, second):
+            await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+            await connection.exec_driver_sql("PRAGMA busy_timeout = 5000")
+        await first.exec_driver_sql("CREATE TABLE numbers (number INTEGER)")
+        await second.exec_driver_sql("BEGIN DEFERRED")
+        await second.exec_driver_sql("SELECT * FROM numbers")
+        await first.exec_driver_sql("BEGIN IMMEDIATE")
+        await first.exec_driver_sql("INSERT INTO numbers VALUES (1)")
+        error = await fail(second)
+        print(error.orig)
+        await second.exec_driver_sql("ROLLBACK")
+        waiting = asyncio.create_task(second.exec_driver_sql("BEGIN IMMEDIATE"))
+        await asyncio.sleep(0.5)
+        del error
+        gc.collect()
+        await first.exec_driver_sql("COMMIT")
+        await waiting
+        print("goes on")
+
+
+close_failed_statements()
+asyncio.run(main())
+"""
+
+
+def test_a_failed_statement_does_not_hold_up_the_server(headstart, tmp_path):
+    process = headstart.start_python("-c", LOCKED, f"sqlite+aiosqlite:///{tmp_path}/prefect.db")
+    out, err = process.communicate(timeout=60)
+    assert out.splitlines() == ["database is locked", "goes on"], err
