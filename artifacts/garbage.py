@@ -1,6 +1,5 @@
 """Removing what no kept run reaches."""
 
-import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -81,20 +80,28 @@ def find_garbage(
 
 def _leftovers(store: Store) -> Iterator[Garbage]:
     for draft in store.root.glob("*/.tmp-*"):
-        if not draft.is_dir():
-            # One being written has its name only for so long.
-            with contextlib.suppress(FileNotFoundError):
-                if _modified(draft) < _ago(FILE_AGE):
-                    yield Garbage(draft, f"unfinished {draft.name}", _size(draft))
-            continue
-        key = draft.name.removeprefix(".tmp-").partition("-")[0]
-        # Whoever makes an entry holds its lock, so a draft without one is a dead run's.
-        if not store.is_locked(draft.parent.name, key):
+        if not _is_being_made(store, draft):
+            key = _key_of(draft)
             yield Garbage(draft, f"unfinished {draft.parent.name}/{key[:12]}", _size(draft))
     for state in store.root.glob(".state/*/*"):
         old = _modified(state) < _ago(STATE_AGE)
         if old and not store.is_locked(state.parent.name, state.name):
             yield Garbage(state, f"state of {state.parent.name}/{state.name[:12]}", _size(state))
+
+
+def _key_of(draft: Path) -> str:
+    return draft.name.removeprefix(".tmp-").partition("-")[0]
+
+
+def _is_being_made(store: Store, draft: Path) -> bool:
+    if draft.is_dir():
+        # Whoever makes an entry holds its lock, so a draft without one is a dead run's.
+        return store.is_locked(draft.parent.name, _key_of(draft))
+    try:
+        return _modified(draft) >= _ago(FILE_AGE)
+    except FileNotFoundError:
+        # It has got its own name meanwhile.
+        return True
 
 
 def remove(store: Store, garbage: Garbage) -> None:

@@ -350,7 +350,7 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
-        """Held by the one process that makes an entry; freed by the kernel if it dies."""
+        """Held by one at a time, as by who makes an entry; the kernel frees it if that dies."""
         path = self._lock_path(stage, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:

@@ -61,6 +61,13 @@ class StageKey(CachePolicy):
         return name
 
 
+def _recorded(results: ResultStore, name: str) -> object:
+    try:
+        return results.read(name).result
+    except Exception:  # noqa: BLE001 - whatever is wrong with the record, it is written anew
+        return None
+
+
 class Records(LocalFileSystem):
     """Where Prefect keeps its result records: whole whenever another run reads them."""
 
@@ -72,13 +79,6 @@ class Records(LocalFileSystem):
         place = self._resolve_path(path)
         files.write_atomic(place, content, durable=False)
         return str(place)
-
-
-def _recorded(results: ResultStore, name: str) -> object:
-    try:
-        return results.read(name).result
-    except Exception:  # noqa: BLE001 - whatever is wrong with the record, it is written anew
-        return None
 
 
 def as_task(

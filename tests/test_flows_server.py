@@ -227,7 +227,6 @@ async def main():
         await waiting
         print("goes on")
 
-
 close_failed_statements()
 asyncio.run(main())
 """

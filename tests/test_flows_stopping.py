@@ -52,14 +52,6 @@ cli.main(["config"])
 """
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_is_heeded_while_something_is_computed(headstart, name, code):
-    process = headstart.start_python("-c", COMPUTING.format(name=name))
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
-    assert err.endswith("the same command goes on where this one stopped\n")
-
-
 # Python reports what is raised in a weak reference's callback, and goes on.
 SWALLOWED = """
 import os, signal, time, weakref
@@ -77,9 +69,10 @@ cli.main(["config"])
 """
 
 
+@pytest.mark.parametrize("script", [COMPUTING, SWALLOWED], ids=["computing", "swallowed"])
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
-def test_a_signal_whose_exception_python_swallows_is_heeded(headstart, name, code):
-    process = headstart.start_python("-c", SWALLOWED.format(name=name))
+def test_a_signal_is_heeded_wherever_it_comes(headstart, script, name, code):
+    process = headstart.start_python("-c", script.format(name=name))
     _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert err.endswith("the same command goes on where this one stopped\n")
